@@ -1,0 +1,46 @@
+# CI calls these targets too (.ci/run).
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CRD := crds/maplatencyprobes.maplatency.dev.yaml
+# Through a file, so that a run that fails is not taken for an empty definition. Without `-p`, as cargo
+# then chooses the features of dependencies for the whole workspace, and builds them once.
+PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
+
+.PHONY: help setup demo check test crds fmt clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Check this machine and install the Debian packages that are missing
+	@scripts/setup.sh check demo test
+
+demo: ## Measure an example program on this host for 30 s (as root; no cluster)
+	@scripts/setup.sh demo
+	cargo build --release --locked -p maplatency-agent -p maplatency-workload
+	@scripts/demo.sh
+
+check: ## Format, lints, generated files, licences
+	@scripts/setup.sh check
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	$(PRINT_CRD)
+	@diff -u $(CRD) target/crd.yaml || { echo "error: $(CRD) differs from the Rust types; run: make crds" >&2; exit 1; }
+	@scripts/licences.sh
+
+test: ## Build and run all tests, against the running kernel and a real API server (as root)
+	@scripts/setup.sh test
+	@scripts/test.sh
+
+crds: ## Write crds/ from the Rust types
+	@scripts/setup.sh check
+	$(PRINT_CRD)
+	mkdir -p $(dir $(CRD)) && cp target/crd.yaml $(CRD)
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+clean: ## Remove what was built here (not the control plane in the user's cache)
+	cargo clean

@@ -1,0 +1,239 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use tonic::transport::Uri;
+
+/// Measures how long operations on BPF maps take, per map, operation and CPU.
+///
+/// Every bpf(2) call on a matched map is counted, none is sampled, and each is timed twice: to its exit from the
+/// kernel (the kernel window), and until its caller runs in user mode again (until user). Stalls by the
+/// scheduler show only in the second.
+#[derive(Debug, Parser)]
+#[command(name = "maplatency-agent", version, about, after_help = NEEDS, after_long_help = NEEDS)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const NEEDS: &str = "\
+Needs:
+  Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), and root with at least CAP_BPF, CAP_PERFMON and
+  CAP_SYS_ADMIN. Nothing is pinned and nothing stays behind: when the agent ends, the kernel frees its probes.
+
+Examples:
+  Measure the maps of this host for half a minute, no cluster needed
+    maplatency-agent run -f probe.yaml --for 30s
+
+  Report to an operator, as the DaemonSet does
+    maplatency-agent serve --operator http://maplatency-operator.maplatency-system.svc:7443 \\
+      --node node-a --insecure-plaintext";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  Watch a table until Ctrl-C
+    maplatency-agent run -f probe.yaml
+
+  Measure for half a minute and keep the figures, in nanoseconds
+    maplatency-agent run -f probe.yaml --for 30s --output json > result.json
+
+  Every lookup on this host, without a file
+    maplatency-agent run --for 10s -f - <<END
+    apiVersion: maplatency.dev/v1alpha1
+    kind: MapLatencyProbe
+    metadata: {name: lookups}
+    spec: {maps: [{names: [\"*\"]}], operations: [Lookup]}
+    END
+
+Units:
+  The table writes ns, µs, ms and s, and counts as 12.3k or 1.25M. YAML and JSON hold whole nanoseconds.
+  Every latency is within 1 % of what was measured. LOST is the share of the time that was lost to slow
+  operations: those over four times their row's median, and of them what goes beyond the median.
+
+Exit codes:
+  0  measured, also when ended by SIGINT or SIGTERM
+  1  could not measure
+  2  the file or the command line is wrong";
+
+const SERVE_NOTES: &str = "\
+Examples:
+  maplatency-agent serve --operator http://127.0.0.1:7443 --node node-a --insecure-plaintext
+
+The agent goes on measuring while it has no connection. It connects again after a random time of at most half
+a second, which doubles with every failure up to 15 seconds. What it reports are totals since it started, so a
+lost report loses no counts.";
+
+impl Args {
+    /// Reads the command line. Ends the process if it is wrong, or asks for help.
+    pub fn read() -> Self {
+        let args = Self::parse();
+        if let Command::Serve(ServeArgs { insecure_plaintext: false, .. }) = args.command {
+            Self::command().error(ErrorKind::MissingRequiredArgument, NO_TLS).exit()
+        }
+        args
+    }
+}
+
+const NO_TLS: &str = "\
+the agent cannot use TLS yet, so it serves only with --insecure-plaintext: without encryption, and
+without proof of who reports. A later release brings TLS and agent identities.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Measure this host as a MapLatencyProbe in a file asks for, and print what was found.
+    ///
+    /// Takes the same YAML as a cluster does and shows the same status. On a terminal a table is redrawn every
+    /// second; otherwise it is printed every 5 seconds. In the end the resource follows with its status.
+    #[command(after_long_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Measure what an operator asks for, and report to it.
+    #[command(after_long_help = SERVE_NOTES)]
+    Serve(ServeArgs),
+}
+
+/// How to measure one host.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct RunArgs {
+    /// File with one MapLatencyProbe as YAML or JSON; - reads standard input.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// How long to measure, such as 30s or 5m, at least 1s [default: until Ctrl-C].
+    ///
+    /// The figures cover the probe's windowSeconds at most, however long it takes.
+    #[arg(long = "for", value_name = "TIME", value_parser = measuring_time)]
+    pub duration: Option<Duration>,
+
+    /// What to print on standard output.
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
+    pub output: Output,
+
+    /// Name for this host in the results [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// How to report to an operator. Every flag can be given as an environment variable.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ServeArgs {
+    /// URL of the operator, such as `http://maplatency-operator.maplatency-system.svc:7443`.
+    #[arg(long, env = "MAPLATENCY_OPERATOR", value_name = "URL", value_parser = operator_url)]
+    pub operator: Uri,
+
+    /// Name of the Kubernetes node that this agent runs on.
+    #[arg(long, env = "MAPLATENCY_NODE", value_name = "NAME", value_parser = node_name)]
+    pub node: String,
+
+    /// Report without TLS and without proof of who reports.
+    ///
+    /// A later release brings TLS and agent identities. Until then the agent serves with this flag only, so
+    /// that nobody runs it in the open without knowing.
+    #[arg(long, env = "MAPLATENCY_INSECURE_PLAINTEXT")]
+    pub insecure_plaintext: bool,
+
+    /// How to log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// How to log.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct LogArgs {
+    /// Form of the log on standard error; $RUST_LOG chooses what is logged, such as debug.
+    #[arg(long, env = "MAPLATENCY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// What `run` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table while it measures; in the end the table and the resource as YAML.
+    Table,
+    /// In the end the resource with its status, as YAML and nothing else.
+    Yaml,
+    /// The same as JSON.
+    Json,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+fn measuring_time(text: &str) -> Result<Duration, String> {
+    let advice = "write a time such as 30s, 5m or 1h30m";
+    let time = humantime::parse_duration(text).map_err(|it| format!("{it}; {advice}"))?;
+    if time < Duration::from_secs(1) {
+        return Err("is too short to measure; write 1s or more".to_owned());
+    }
+    Ok(time)
+}
+
+fn operator_url(text: &str) -> Result<Uri, String> {
+    const ADVICE: &str = "write a URL such as http://maplatency-operator.maplatency-system.svc:7443";
+    let url: Uri = text.parse().map_err(|it| format!("{it}; {ADVICE}"))?;
+    let host = url.host().is_some_and(|it| !it.is_empty());
+    match url.scheme_str() {
+        Some("http") if host => Ok(url),
+        Some("https") => Err("TLS comes with a later release; write http:// and --insecure-plaintext".to_owned()),
+        _ => Err(ADVICE.to_owned()),
+    }
+}
+
+fn node_name(text: &str) -> Result<String, String> {
+    if is_dns_subdomain(text) {
+        return Ok(text.to_owned());
+    }
+    Err("write the node's name as kubectl get nodes shows it: lowercase letters, digits, '-' and '.'".to_owned())
+}
+
+/// Whether a text is a DNS-1123 subdomain, as the names of most Kubernetes objects are.
+pub(crate) fn is_dns_subdomain(text: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let part = |it: &str| {
+        !it.is_empty() && it.bytes().all(inner) && !it.starts_with('-') && !it.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(line: &str) -> String {
+        let words = ["maplatency-agent"].into_iter().chain(line.split(' '));
+        Args::try_parse_from(words).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_advice() {
+        for (line, advice) in [
+            ("run -f x --for soon", "write a time such as 30s"),
+            ("run -f x --for 10ms", "write 1s or more"),
+            ("serve --node a --operator https://x:1", "TLS comes with a later release"),
+            ("serve --node a --operator x:1", "write a URL such as http://maplatency-operator"),
+            ("serve --operator http://x:1 --node A_b", "kubectl get nodes"),
+        ] {
+            let error = refusal(line);
+            assert!(error.contains(advice), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The probes in the kernel: loaded, fed with what to measure, and drained.
+//!
+//! One [`Engine`] serves every probe of the agent with one set of hooks. Nothing is pinned: when the engine is
+//! dropped, or the process dies however it dies, the kernel frees programs, maps and links.
+
+mod drain;
+mod load;
+mod slots;
+mod tracefs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use maplatency_bpf::layout::{Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Probe, Role, Target};
+use maplatency_core::measure::Rows;
+use maplatency_core::validate::CheckedSpec;
+
+pub use load::LoadError;
+use slots::Slots;
+
+/// Why the engine could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// More probes than the kernel side has room for.
+    #[error("a node measures at most {MAX_PROBES} probes at once")]
+    TooManyProbes,
+    /// A map of the engine's own could not be written.
+    #[error("could not write the BPF map {map}")]
+    Write {
+        /// Which map.
+        map: &'static str,
+        /// Why.
+        source: aya::maps::MapError,
+    },
+    /// A map of the engine's own could not be read.
+    #[error("could not read the BPF map {map}")]
+    Read {
+        /// Which map.
+        map: &'static str,
+        /// Why.
+        source: ReadError,
+    },
+    /// A thread could not be made known to the kernel side.
+    #[error("could not tell the kernel side what this thread does")]
+    Role(#[source] std::io::Error),
+}
+
+/// The two ways to read a map.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Through aya.
+    #[error(transparent)]
+    Aya(#[from] aya::maps::MapError),
+    /// By bpf(2).
+    #[error(transparent)]
+    Sys(#[from] maplatency_bpf::sys::Error),
+}
+
+/// Names one probe in the kernel. Never given twice in the life of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instance(u32);
+
+/// What the kernel counted since the agent began.
+#[derive(Clone, Debug, Default)]
+pub struct Drained {
+    /// Callers' operations, by probe.
+    pub rows: BTreeMap<Instance, Rows>,
+    /// Reads by the agent's own readers as the kernel side saw them, by probe.
+    pub readers: BTreeMap<Instance, Rows>,
+    /// Operations that could not be recorded, by kind.
+    pub losses: BTreeMap<String, u64>,
+}
+
+/// The loaded probes.
+pub struct Engine {
+    config: Array<MapData, Config>,
+    targets: HashMap<MapData, u32, Target>,
+    probes: Array<MapData, Probe>,
+    globs: Array<MapData, Glob>,
+    losses: PerCpuArray<MapData, u64>,
+    blocks: drain::Blocks,
+    slots: Slots,
+    wanted: BTreeMap<u32, u32>,
+    hooks: Vec<OwnedFd>,
+    role: OwnedFd,
+    // Holds programs and links; dropping it detaches.
+    _ebpf: Ebpf,
+}
+
+impl Engine {
+    /// The tier that runs, as status and `Hello` name it.
+    pub const TIER: &str = "Tracepoint";
+
+    /// Adds a probe. It counts from now on, on no map yet.
+    pub fn add(&mut self, spec: &CheckedSpec) -> Result<Instance, EngineError> {
+        let slot = self.slots.take().ok_or(EngineError::TooManyProbes)?;
+        let first = slot.index * 2 * MAX_GLOBS;
+        let lists = [
+            (first, &spec.callers.commands),
+            (first + MAX_GLOBS, &spec.callers.exclude),
+        ];
+        for (first, patterns) in lists {
+            for (index, pattern) in (first..first + MAX_GLOBS).zip(patterns) {
+                let (accepts, skips, accepting) = pattern.automaton();
+                let glob = Glob {
+                    accepts: *accepts,
+                    skips,
+                    accepting,
+                };
+                set(&mut self.globs, "globs", index, glob)?;
+            }
+        }
+        let probe = Probe {
+            since_ns: crate::clock::monotonic_nanoseconds(),
+            instance: slot.instance.0,
+            commands: spec
+                .operations
+                .iter()
+                .fold(0, |mask, it| mask | 1 << it.command()),
+            includes: count(spec.callers.commands.len()),
+            excludes: count(spec.callers.exclude.len()),
+        };
+        set(&mut self.probes, "probes", slot.index, probe)?;
+        self.slots.put(slot, probe);
+        self.configure()?;
+        Ok(slot.instance)
+    }
+
+    /// Removes a probe and what was counted for it.
+    pub fn remove(&mut self, instance: Instance) -> Result<(), EngineError> {
+        let Some(slot) = self.slots.release(instance) else {
+            return Ok(());
+        };
+        // An operation under way finds that the slot wants nothing any more.
+        set(&mut self.probes, "probes", slot.index, Probe::default())?;
+        self.configure()?;
+        self.blocks.forget_instance(instance)
+    }
+
+    /// Sets which maps each probe measures. Returns once the kernel side goes by it.
+    pub fn set_targets(&mut self, maps: &BTreeMap<Instance, BTreeSet<u32>>) -> Result<(), EngineError> {
+        let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
+        for (instance, ids) in maps {
+            let Some(slot) = self.slots.slot_of(*instance) else {
+                continue;
+            };
+            for id in ids {
+                *wanted.entry(*id).or_default() |= 1 << slot.index;
+            }
+        }
+        for (id, probes) in &wanted {
+            if self.wanted.get(id) != Some(probes) {
+                self.targets
+                    .insert(id, Target { probes: *probes }, 0)
+                    .map_err(|source| EngineError::Write { map: "targets", source })?;
+            }
+        }
+        for id in self.wanted.keys().filter(|it| !wanted.contains_key(it)) {
+            match self.targets.remove(id) {
+                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => (),
+                Err(source) => return Err(EngineError::Write { map: "targets", source }),
+            }
+        }
+        self.wanted = wanted;
+        Ok(())
+    }
+
+    /// Reads everything counted so far.
+    pub fn drain(&mut self) -> Result<Drained, EngineError> {
+        let mut drained = self.blocks.drain()?;
+        drained.losses = self.losses()?;
+        Ok(drained)
+    }
+
+    /// Lets go of what was counted on maps that are gone.
+    pub fn forget_maps(&mut self, gone: &BTreeSet<u32>) -> Result<(), EngineError> {
+        self.blocks.forget_maps(gone)
+    }
+
+    /// What a thread needs to make itself a reader, whose operations are kept apart from other callers'.
+    pub fn reader_pass(&self) -> Result<ReaderPass, EngineError> {
+        self.role
+            .try_clone()
+            .map(ReaderPass)
+            .map_err(EngineError::Role)
+    }
+
+    fn losses(&self) -> Result<BTreeMap<String, u64>, EngineError> {
+        let mut losses = BTreeMap::new();
+        for kind in Loss::ALL {
+            let counts = self
+                .losses
+                .get(&(kind as u32), 0)
+                .map_err(|source| EngineError::Read {
+                    map: "losses",
+                    source: source.into(),
+                })?;
+            losses.insert(kind.as_str().to_owned(), counts.iter().sum());
+        }
+        let skipped = self.hooks.iter().map(drain::recursion_misses).sum();
+        losses.insert("HookSkipped".to_owned(), skipped);
+        Ok(losses)
+    }
+
+    fn configure(&mut self) -> Result<(), EngineError> {
+        let mut config = self.config.get(&0, 0).map_err(|source| EngineError::Read {
+            map: "config",
+            source: source.into(),
+        })?;
+        config.commands = 0;
+        config.filtered_probes = 0;
+        config.generation += 1;
+        for (index, probe) in self.slots.in_use() {
+            config.commands |= probe.commands;
+            if probe.includes + probe.excludes > 0 {
+                config.filtered_probes |= 1 << index;
+            }
+        }
+        set(&mut self.config, "config", 0, config)
+    }
+}
+
+/// Lets a thread declare itself a reader.
+#[derive(Debug)]
+pub struct ReaderPass(OwnedFd);
+
+impl ReaderPass {
+    /// Another one, for another thread.
+    pub fn try_clone(&self) -> std::io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Declares the calling thread a reader.
+    pub fn declare(&self) -> std::io::Result<()> {
+        load::take_role(self.0.as_fd(), Role::Reader)
+    }
+}
+
+fn set<T: aya::Pod>(
+    map: &mut Array<MapData, T>,
+    name: &'static str,
+    index: usize,
+    value: T,
+) -> Result<(), EngineError> {
+    map.set(count(index), value, 0)
+        .map_err(|source| EngineError::Write { map: name, source })
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).expect("slots, patterns and probes are few")
+}

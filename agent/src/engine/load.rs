@@ -1,0 +1,236 @@
+//! Loads the programs, attaches them, and checks that they see what they must see.
+
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::thread;
+use std::time::Duration;
+
+use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint};
+use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
+use maplatency_bpf::TRACEPOINT_OBJECT;
+use maplatency_bpf::layout::{Config, Role};
+use maplatency_bpf::sys;
+
+use super::drain::Blocks;
+use super::slots::Slots;
+use super::tracefs::{self, TracefsError};
+use super::Engine;
+
+/// Calls by which the hooks prove themselves.
+const CHECK_CALLS: u64 = 16;
+
+/// Why the probes could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Not enough rights.
+    #[error("loading probes needs CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; run as root")]
+    NotPermitted,
+    /// The kernel does not describe its types.
+    #[error("the kernel offers no BTF at /sys/kernel/btf/vmlinux; it has to be built with CONFIG_DEBUG_INFO_BTF=y")]
+    Btf(#[source] BtfError),
+    /// No place to learn about tracepoints.
+    #[error(transparent)]
+    Tracefs(#[from] TracefsError),
+    /// The kernel did not take the object.
+    #[error("the kernel did not take the BPF object")]
+    Object(#[source] EbpfError),
+    /// The kernel did not take a program.
+    #[error("could not {step} the program {program}")]
+    Program {
+        /// What was attempted.
+        step: &'static str,
+        /// Which one.
+        program: &'static str,
+        /// Why not.
+        source: ProgramError,
+    },
+    /// A map of the object could not be used.
+    #[error("could not use the BPF map {map}")]
+    Map {
+        /// Which one.
+        map: &'static str,
+        /// Why not.
+        source: super::ReadError,
+    },
+    /// The agent could not make itself known to the kernel side.
+    #[error("could not make the agent known to its own probes")]
+    Identify(#[source] std::io::Error),
+    /// The hooks are attached, but do not see what they have to.
+    #[error("the probes are attached but saw {calls} of {CHECK_CALLS} calls and {switches} context switches of their own check; a wrong number is worse than none, so nothing is measured")]
+    Blind {
+        /// Calls seen.
+        calls: u64,
+        /// Switches seen.
+        switches: u64,
+    },
+}
+
+impl Engine {
+    /// Loads and attaches the probes. They count nothing before a probe is added.
+    ///
+    /// Call it on a thread that lives as long as the engine is used: where tracefs is not mounted, it is mounted
+    /// for the calling thread alone.
+    pub fn load() -> Result<Self, LoadError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(LoadError::NotPermitted);
+        }
+        tracefs::ensure()?;
+        let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            // Task storage, which only the kernel side touches.
+            .allow_unsupported_maps()
+            .load(TRACEPOINT_OBJECT)
+            .map_err(LoadError::Object)?;
+
+        for name in ["identify", "take_role"] {
+            raw_tracepoint(&mut ebpf, name)
+                .load()
+                .map_err(refused("load", name))?;
+        }
+        let identify = program_fd(&mut ebpf, "identify")?;
+        let role = program_fd(&mut ebpf, "take_role")?;
+        sys::run_raw_tracepoint(identify.as_fd(), 0).map_err(LoadError::Identify)?;
+        attach(&mut ebpf, &btf)?;
+
+        let own = opened(&ebpf, "config")?;
+        let config = typed(&mut ebpf, "config", Array::try_from)?;
+        check(&config, &own, role.as_fd())?;
+        let engine = Self {
+            targets: typed(&mut ebpf, "targets", HashMap::try_from)?,
+            probes: typed(&mut ebpf, "probes", Array::try_from)?,
+            globs: typed(&mut ebpf, "globs", Array::try_from)?,
+            losses: typed(&mut ebpf, "losses", PerCpuArray::try_from)?,
+            blocks: Blocks::new(opened(&ebpf, "blocks")?),
+            hooks: ["enter_bpf", "exit_bpf", "on_switch"]
+                .into_iter()
+                .map(|it| program_fd(&mut ebpf, it))
+                .collect::<Result<_, _>>()?,
+            slots: Slots::default(),
+            wanted: std::collections::BTreeMap::new(),
+            config,
+            role,
+            _ebpf: ebpf,
+        };
+        Ok(engine)
+    }
+}
+
+fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LoadError> {
+    // The switch first: a call that the other two see is then always followed to its end.
+    let name = "on_switch";
+    let switch: &mut BtfTracePoint = program(ebpf, name);
+    switch
+        .load("sched_switch", btf)
+        .map_err(refused("load", name))?;
+    switch.attach().map_err(refused("attach", name))?;
+    for (name, event) in [("exit_bpf", "sys_exit_bpf"), ("enter_bpf", "sys_enter_bpf")] {
+        let hook: &mut TracePoint = program(ebpf, name);
+        hook.load().map_err(refused("load", name))?;
+        hook.attach("syscalls", event)
+            .map_err(refused("attach", name))?;
+    }
+    Ok(())
+}
+
+/// Calls bpf(2) and sleeps, and looks whether the hooks saw it. Teaches the kernel side what a map's file is.
+fn check(
+    config: &Array<MapData, Config>,
+    own: &sys::Map,
+    role: BorrowedFd<'_>,
+) -> Result<(), LoadError> {
+    let unreadable = |source: super::ReadError| LoadError::Map {
+        map: "config",
+        source,
+    };
+    let mut value = vec![0; own.value_size()];
+
+    take_role(role, Role::Check).map_err(LoadError::Identify)?;
+    let mut answer = Ok(true);
+    for _ in 0..CHECK_CALLS {
+        answer = answer.and(own.lookup(&0u32.to_ne_bytes(), &mut value));
+    }
+    // Sleeping is what makes the scheduler switch.
+    thread::sleep(Duration::from_millis(2));
+    take_role(role, Role::Nobody).map_err(LoadError::Identify)?;
+    answer.map_err(|it| unreadable(it.into()))?;
+
+    let seen = config.get(&0, 0).map_err(|it| unreadable(it.into()))?;
+    if seen.checked_calls == CHECK_CALLS
+        && seen.checked_switches > 0
+        && seen.map_file_operations != 0
+    {
+        return Ok(());
+    }
+    Err(LoadError::Blind {
+        calls: seen.checked_calls,
+        switches: seen.checked_switches,
+    })
+}
+
+/// Tells the kernel side what the calling thread does.
+pub(super) fn take_role(program: BorrowedFd<'_>, role: Role) -> std::io::Result<()> {
+    match sys::run_raw_tracepoint(program, u64::from(role as u32))? {
+        0 => Ok(()),
+        _ => Err(std::io::Error::other("the kernel has no memory for task storage")),
+    }
+}
+
+fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut RawTracePoint {
+    program(ebpf, name)
+}
+
+fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut P
+where
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+{
+    ebpf.program_mut(name)
+        .expect("the object is compiled together with this crate")
+        .try_into()
+        .expect("the section says which type it is")
+}
+
+fn program_fd(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let program = ebpf
+        .program_mut(name)
+        .expect("the object is compiled together with this crate");
+    let fd = program.fd().map_err(refused("open", name))?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| refused("open", name)(ProgramError::IOError(source)))
+}
+
+fn opened(ebpf: &Ebpf, name: &'static str) -> Result<sys::Map, LoadError> {
+    let Some(aya::maps::Map::Array(data) | aya::maps::Map::HashMap(data)) = ebpf.map(name) else {
+        unreachable!("the object is compiled together with this crate")
+    };
+    let unusable = |source: super::ReadError| LoadError::Map { map: name, source };
+    let fd = data
+        .fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|it| unusable(aya::maps::MapError::IoError(it).into()))?;
+    sys::Map::from_fd(fd).map_err(|it| unusable(it.into()))
+}
+
+fn typed<M>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    convert: impl FnOnce(aya::maps::Map) -> Result<M, aya::maps::MapError>,
+) -> Result<M, LoadError> {
+    let map = ebpf
+        .take_map(name)
+        .expect("the object is compiled together with this crate");
+    convert(map).map_err(|source| LoadError::Map {
+        map: name,
+        source: source.into(),
+    })
+}
+
+fn refused(step: &'static str, program: &'static str) -> impl Fn(ProgramError) -> LoadError {
+    move |source| LoadError::Program {
+        step,
+        program,
+        source,
+    }
+}

@@ -1,0 +1,339 @@
+//! The measuring thread: finds maps, feeds and drains the kernel side, runs readers, publishes what it has.
+//!
+//! Once a second it takes a *slice*: lists the maps, tells the kernel side which of them each probe measures,
+//! drains the counts, and moves every probe's sliding window on. It is a plain thread, so that no busy async
+//! runtime delays a slice; commands come in and snapshots go out by channels.
+
+mod probe;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use maplatency_core::measure::{NodeWindow, Rows, SeriesKey, WorstSlice};
+use maplatency_core::validate::CheckedSpec;
+use maplatency_core::vocabulary::MapIdentity;
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::clock;
+use crate::discover::{DiscoverError, Maps};
+use crate::engine::{Engine, EngineError, LoadError};
+use crate::error::chain;
+use probe::{Epoch, RunningProbe};
+
+/// Time between two slices.
+const SLICE: Duration = Duration::from_secs(1);
+/// Commands that may wait. A newer list of probes replaces an older one, so few are needed.
+const COMMANDS: usize = 8;
+
+/// One probe to measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeRequest {
+    /// The resource's name.
+    pub name: String,
+    /// The resource's uid; any unique text where there is no cluster.
+    pub uid: String,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// The spec.
+    pub spec: CheckedSpec,
+}
+
+/// What was measured for one probe.
+#[derive(Clone, Debug)]
+pub struct ProbeSnapshot {
+    /// The resource's name.
+    pub name: String,
+    /// The resource's uid.
+    pub uid: String,
+    /// The generation that was measured.
+    pub generation: i64,
+    /// Maps that match now.
+    pub maps: Vec<MapIdentity>,
+    /// Maps that have gone while their counts are still in the window.
+    pub gone: Vec<MapIdentity>,
+    /// Counts since the agent began.
+    pub cumulative: Rows,
+    /// The state with which the window begins.
+    pub beginning: Rows,
+    /// When that was, on the agent's clock.
+    pub beginning_at: Duration,
+    /// Counts within the window.
+    pub within: Rows,
+    /// Time that the window spans so far.
+    pub span: Duration,
+    /// Each row's worst slice.
+    pub worst: BTreeMap<SeriesKey, WorstSlice>,
+    /// Reads by the agent's pinned readers, as the kernel side counted them.
+    pub readers: Rows,
+    /// What keeps this probe from measuring all that it asks for.
+    pub problems: Vec<String>,
+}
+
+/// What was measured for every probe.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// When it was taken, since the agent began.
+    pub taken: Duration,
+    /// Per probe.
+    pub probes: Vec<ProbeSnapshot>,
+    /// Operations that could not be recorded, by kind, since the agent began.
+    pub losses: BTreeMap<String, u64>,
+}
+
+impl ProbeSnapshot {
+    /// A probe for which there was no room.
+    fn refused(request: &ProbeRequest, problem: String) -> Self {
+        Self {
+            name: request.name.clone(),
+            uid: request.uid.clone(),
+            generation: request.generation,
+            maps: vec![],
+            gone: vec![],
+            cumulative: Rows::new(),
+            beginning: Rows::new(),
+            beginning_at: Duration::ZERO,
+            within: Rows::new(),
+            span: Duration::ZERO,
+            worst: BTreeMap::new(),
+            readers: Rows::new(),
+            problems: vec![problem],
+        }
+    }
+
+    /// The same in the words of `core`, for a status.
+    pub fn node_window(&self, node: &str, boot_id: &str, losses: &BTreeMap<String, u64>) -> NodeWindow {
+        NodeWindow {
+            node: node.to_owned(),
+            boot_id: boot_id.to_owned(),
+            maps: self.maps.clone(),
+            gone: self.gone.clone(),
+            span: self.span,
+            rows: self.within.clone(),
+            worst: self.worst.clone(),
+            losses: losses.clone(),
+        }
+    }
+}
+
+/// Why measuring ended or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum MonitorError {
+    /// The probes could not be loaded.
+    #[error("could not load the probes")]
+    Load(#[from] LoadError),
+    /// The kernel side could not be fed or drained.
+    #[error("could not work with the probes in the kernel")]
+    Engine(#[from] EngineError),
+    /// The maps could not be listed.
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    /// No thread.
+    #[error("could not start the measuring thread")]
+    Spawn(#[source] std::io::Error),
+    /// The thread ended without a word.
+    #[error("the measuring thread ended early")]
+    Ended,
+}
+
+enum Command {
+    Measure(Vec<ProbeRequest>),
+    Stop,
+}
+
+/// The measuring thread. Measuring ends, and the kernel side goes, when it is dropped.
+#[derive(Debug)]
+pub struct Monitor {
+    commands: SyncSender<Command>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    thread: Option<JoinHandle<Result<(), MonitorError>>>,
+}
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Measure(probes) => write!(f, "Measure({})", probes.len()),
+            Self::Stop => f.write_str("Stop"),
+        }
+    }
+}
+
+impl Monitor {
+    /// Loads the probes and starts measuring nothing. Returns when the hooks have proved that they work.
+    pub fn start() -> Result<Self, MonitorError> {
+        let (commands, inbox) = sync_channel(COMMANDS);
+        let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
+        let (ready, is_ready) = sync_channel(1);
+        let thread = thread::Builder::new()
+            .name("monitor".to_owned())
+            .spawn(move || match Engine::load() {
+                Ok(engine) => {
+                    // Fails only when the starter has gone; the inbox says the same.
+                    let _ = ready.send(Ok(()));
+                    Measuring::new(engine, publish).run(&inbox)
+                }
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    Ok(())
+                }
+            })
+            .map_err(MonitorError::Spawn)?;
+        is_ready.recv().map_err(|_| MonitorError::Ended)??;
+        Ok(Self {
+            commands,
+            snapshots,
+            thread: Some(thread),
+        })
+    }
+
+    /// Sets what is measured. Probes that run already in the same generation go on undisturbed.
+    pub fn measure(&self, probes: Vec<ProbeRequest>) -> Result<(), MonitorError> {
+        self.commands
+            .send(Command::Measure(probes))
+            .map_err(|_| MonitorError::Ended)
+    }
+
+    /// What was measured; changes with every slice.
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshots.clone()
+    }
+
+    /// Ends measuring, and says why if it had ended already.
+    pub fn stop(mut self) -> Result<(), MonitorError> {
+        self.finish().unwrap_or(Ok(()))
+    }
+
+    fn finish(&mut self) -> Option<Result<(), MonitorError>> {
+        // Fails when the thread has ended, which is what is wanted.
+        let _ = self.commands.send(Command::Stop);
+        let thread = self.thread.take()?;
+        Some(thread.join().unwrap_or(Err(MonitorError::Ended)))
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        if let Some(Err(problem)) = self.finish() {
+            error!(error = chain(&problem), "Measuring had ended");
+        }
+    }
+}
+
+/// What the measuring thread works with.
+struct Measuring {
+    engine: Engine,
+    publish: watch::Sender<Arc<Snapshot>>,
+    maps: Maps,
+    probes: Vec<RunningProbe>,
+    refused: Vec<ProbeSnapshot>,
+    began: Duration,
+    epoch: Epoch,
+}
+
+impl Measuring {
+    fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>) -> Self {
+        Self {
+            engine,
+            publish,
+            maps: Maps::default(),
+            probes: Vec::new(),
+            refused: Vec::new(),
+            began: clock::monotonic(),
+            epoch: Epoch {
+                unix_microseconds: clock::unix_microseconds(),
+            },
+        }
+    }
+
+    fn run(mut self, inbox: &Receiver<Command>) -> Result<(), MonitorError> {
+        let mut next = clock::monotonic() + SLICE;
+        loop {
+            let wait = next.saturating_sub(clock::monotonic());
+            match inbox.recv_timeout(wait) {
+                Ok(Command::Measure(probes)) => self.measure(probes)?,
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.slice()?;
+                    // After a long delay the slices go on from now and do not come in a burst.
+                    next = (next + SLICE).max(clock::monotonic());
+                }
+            }
+        }
+    }
+
+    /// Time since the agent began: the clock of reports and windows.
+    fn now(&self) -> Duration {
+        clock::monotonic().saturating_sub(self.began)
+    }
+
+    fn measure(&mut self, requests: Vec<ProbeRequest>) -> Result<(), MonitorError> {
+        let (keep, over): (Vec<_>, Vec<_>) = std::mem::take(&mut self.probes)
+            .into_iter()
+            .partition(|it| requests.contains(it.request()));
+        self.probes = keep;
+        // Its targets go before the probe, so that no operation is counted for half of it.
+        self.find_maps()?;
+        for probe in over {
+            info!(probe = %probe.request().name, "Stopped measuring");
+            self.engine.remove(probe.instance())?;
+        }
+        self.refused.clear();
+        for request in requests {
+            if self.probes.iter().any(|it| *it.request() == request) {
+                continue;
+            }
+            let now = self.now();
+            match RunningProbe::start(request.clone(), &mut self.engine, now) {
+                Ok(probe) => {
+                    info!(probe = %request.name, generation = request.generation, "Began measuring");
+                    self.probes.push(probe);
+                }
+                Err(problem @ EngineError::TooManyProbes) => self.refuse(&request, &problem),
+                Err(problem) => return Err(problem.into()),
+            }
+        }
+        self.find_maps()
+    }
+
+    fn refuse(&mut self, request: &ProbeRequest, problem: &EngineError) {
+        error!(probe = %request.name, error = %problem, "Cannot measure");
+        self.refused.push(ProbeSnapshot::refused(request, problem.to_string()));
+    }
+
+    /// Lists the maps and tells the kernel side which ones each probe measures.
+    fn find_maps(&mut self) -> Result<(), MonitorError> {
+        let now = self.now();
+        let maps = self.maps.refresh()?;
+        let targets: BTreeMap<_, BTreeSet<u32>> = self
+            .probes
+            .iter_mut()
+            .map(|probe| (probe.instance(), probe.see_maps(maps, now)))
+            .collect();
+        Ok(self.engine.set_targets(&targets)?)
+    }
+
+    fn slice(&mut self) -> Result<(), MonitorError> {
+        self.find_maps()?;
+        let mut drained = self.engine.drain()?;
+        let now = self.now();
+        let mut forgotten = BTreeSet::new();
+        let mut snapshots = self.refused.clone();
+        for probe in &mut self.probes {
+            let rows = drained.rows.remove(&probe.instance()).unwrap_or_default();
+            probe.advance(now, rows);
+            forgotten.extend(probe.forgotten_maps(now));
+            let readers = drained.readers.remove(&probe.instance()).unwrap_or_default();
+            snapshots.push(probe.snapshot(readers, self.epoch));
+        }
+        self.engine.forget_maps(&forgotten)?;
+        self.publish.send_replace(Arc::new(Snapshot {
+            taken: now,
+            probes: snapshots,
+            losses: drained.losses,
+        }));
+        Ok(())
+    }
+}

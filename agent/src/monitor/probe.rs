@@ -1,0 +1,128 @@
+//! One probe while it runs: its place in the kernel, its readers, its sliding window.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use maplatency_core::measure::{Rows, SlidingWindow, worst_slices};
+use maplatency_core::vocabulary::MapIdentity;
+use tracing::warn;
+
+use super::{ProbeRequest, ProbeSnapshot};
+use crate::engine::{Engine, EngineError, Instance};
+use crate::error::chain;
+use crate::reader::Readers;
+
+/// Wall time of the beginning of the agent's clock, for people.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Epoch {
+    pub(super) unix_microseconds: i64,
+}
+
+pub(super) struct RunningProbe {
+    request: ProbeRequest,
+    instance: Instance,
+    readers: Readers,
+    reader_errors: Vec<String>,
+    window: SlidingWindow,
+    began: Duration,
+    live: BTreeMap<u32, MapIdentity>,
+    /// Maps that are gone, and when they were missed.
+    gone: BTreeMap<u32, (MapIdentity, Duration)>,
+}
+
+impl RunningProbe {
+    /// Gives the probe its place in the kernel and starts its readers.
+    pub(super) fn start(request: ProbeRequest, engine: &mut Engine, now: Duration) -> Result<Self, EngineError> {
+        let instance = engine.add(&request.spec)?;
+        let (readers, errors) = match &request.spec.active {
+            Some(plan) => Readers::start(plan, &engine.reader_pass()?),
+            None => (Readers::default(), vec![]),
+        };
+        let mut window = SlidingWindow::new(request.spec.window);
+        window.begin(now, Rows::new());
+        Ok(Self {
+            request,
+            instance,
+            readers,
+            reader_errors: errors.iter().map(|it| chain(it)).collect(),
+            window,
+            began: now,
+            live: BTreeMap::new(),
+            gone: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn request(&self) -> &ProbeRequest {
+        &self.request
+    }
+
+    pub(super) fn instance(&self) -> Instance {
+        self.instance
+    }
+
+    /// Takes note of the maps of the host; gives the ids of those that match.
+    pub(super) fn see_maps(&mut self, maps: &BTreeMap<u32, MapIdentity>, now: Duration) -> BTreeSet<u32> {
+        let live: BTreeMap<u32, MapIdentity> = maps
+            .iter()
+            .filter(|(_, map)| self.request.spec.matches(map))
+            .map(|(id, map)| (*id, map.clone()))
+            .collect();
+        for (id, map) in std::mem::take(&mut self.live) {
+            if !live.contains_key(&id) {
+                self.gone.insert(id, (map, now));
+            }
+        }
+        self.live = live;
+        let ids: BTreeSet<u32> = self.live.keys().copied().collect();
+        self.readers.set_maps(&ids);
+        ids
+    }
+
+    /// Maps that went so long ago that nothing of them is in the window any more.
+    pub(super) fn forgotten_maps(&mut self, now: Duration) -> BTreeSet<u32> {
+        // One slice more, since the last counts of a map are drained after it was missed.
+        let keep = self.request.spec.window + 2 * super::SLICE;
+        let over: BTreeSet<u32> = self
+            .gone
+            .iter()
+            .filter(|(_, (_, since))| now.saturating_sub(*since) > keep)
+            .map(|(id, _)| *id)
+            .collect();
+        self.gone.retain(|id, _| !over.contains(id));
+        self.readers.forget_maps(&over);
+        over
+    }
+
+    /// Moves the window on to what the kernel side and the readers have counted.
+    pub(super) fn advance(&mut self, now: Duration, mut cumulative: Rows) {
+        self.readers.collect(&mut cumulative);
+        if let Err(error) = self.window.advance(now, cumulative.clone()) {
+            warn!(probe = %self.request.name, %error, "Began the window anew");
+            self.window.begin(now, cumulative);
+        }
+    }
+
+    pub(super) fn snapshot(&self, readers: Rows, epoch: Epoch) -> ProbeSnapshot {
+        let (cumulative, at) = self.window.newest();
+        let span = self.window.span();
+        let mut problems = self.reader_errors.clone();
+        problems.extend(self.readers.problems());
+        ProbeSnapshot {
+            name: self.request.name.clone(),
+            uid: self.request.uid.clone(),
+            generation: self.request.generation,
+            maps: self.live.values().cloned().collect(),
+            gone: self.gone.values().map(|it| it.0.clone()).collect(),
+            cumulative: cumulative.clone(),
+            beginning: self.window.beginning(),
+            beginning_at: at.unwrap_or(self.began).saturating_sub(span),
+            within: self.window.within().clone(),
+            span,
+            worst: worst_slices(&self.window, |at| {
+                epoch.unix_microseconds.saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
+            }),
+            readers,
+            problems,
+        }
+    }
+}

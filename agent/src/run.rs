@@ -1,0 +1,108 @@
+//! Measures one host as a file asks for, and shows what was found.
+
+mod report;
+mod screen;
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use maplatency_core::validate::CheckedSpec;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::args::RunArgs;
+use crate::host::Host;
+use crate::manifest::{self, Manifest};
+use crate::monitor::{ProbeRequest, Snapshot};
+use crate::process::{self, Signals};
+use crate::reader::affinity;
+use report::Reporter;
+use screen::Screen;
+
+/// The one probe needs an identity, and nobody gives it one here.
+const UID: &str = "local";
+/// Longest time until the first figures.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// Measures until the time is over or a signal comes, then prints the outcome.
+pub fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let manifest = manifest::read(&args.file)?;
+    if manifest.probe.spec.node_selector.is_some() {
+        eprintln!("note: spec.nodeSelector is ignored, since there is only this host");
+    }
+    check_cpus(&manifest.spec)?;
+    let host = Host::detect(args.node.clone())?;
+    process::block_on(measure(args, manifest, host))
+}
+
+/// A CPU that was asked for by number and cannot be used is an error, and never left out in silence.
+fn check_cpus(spec: &CheckedSpec) -> anyhow::Result<()> {
+    let Some(plan) = &spec.active else {
+        return Ok(());
+    };
+    let (_, refused) = affinity::usable(&plan.cpus)?;
+    match refused.into_iter().next() {
+        Some(first) => Err(first).context("cannot make the active reads of spec.activeReads.cpus"),
+        None => Ok(()),
+    }
+}
+
+async fn measure(args: &RunArgs, manifest: Manifest, host: Host) -> anyhow::Result<()> {
+    let mut signals = Signals::watch()?;
+    let Some(monitor) = process::start(&mut signals).await? else {
+        return Ok(());
+    };
+    monitor.measure(vec![ProbeRequest {
+        name: manifest.probe.metadata.name.clone().unwrap_or_default(),
+        uid: UID.to_owned(),
+        generation: 1,
+        spec: manifest.spec.clone(),
+    }])?;
+    let began = Instant::now();
+    let mut snapshots = monitor.snapshots();
+    let mut reporter = Reporter::new(manifest, host);
+    let mut screen = Screen::new(args.output, io::stdout().is_terminal());
+    let over = async {
+        match args.duration {
+            Some(duration) => sleep_until(began + duration).await,
+            None => std::future::pending().await,
+        }
+    };
+
+    let shown = tokio::select! {
+        shown = show(&mut snapshots, &mut reporter, &mut screen, began) => shown,
+        () = over => first(&mut snapshots).await,
+        () = signals.told_to_end() => Ok(()),
+    };
+    let last = Arc::clone(&snapshots.borrow());
+    let elapsed = began.elapsed();
+    process::stop(monitor).await?;
+    shown?;
+    screen.finish(&mut reporter, &last, elapsed)
+}
+
+/// Shows every slice for as long as there are new ones.
+async fn show(
+    snapshots: &mut watch::Receiver<Arc<Snapshot>>,
+    reporter: &mut Reporter,
+    screen: &mut Screen,
+    began: Instant,
+) -> anyhow::Result<()> {
+    // An error says that measuring has ended early; `stop` says why.
+    while snapshots.changed().await.is_ok() {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        screen.show(reporter, &snapshot, began.elapsed())?;
+    }
+    Ok(())
+}
+
+/// Waits until there is something to tell at all.
+async fn first(snapshots: &mut watch::Receiver<Arc<Snapshot>>) -> anyhow::Result<()> {
+    let waited = timeout(FIRST, snapshots.wait_for(|it| !it.probes.is_empty())).await;
+    match waited {
+        Ok(_) => Ok(()),
+        Err(_) => bail!("nothing was measured within {} s", FIRST.as_secs()),
+    }
+}

@@ -1,0 +1,343 @@
+//! One stream to the operator, from hello to its end.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use maplatency_proto::wire::gateway_client::GatewayClient;
+use maplatency_proto::{
+    AgentMessage, Assignment, Hello, InvalidMessage, MAX_MESSAGE_BYTES, OperatorMessage, wire,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, error::Elapsed, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+use tracing::{debug, info, warn};
+
+use super::report::{self, Generation, Refused};
+use crate::monitor::{Monitor, MonitorError, ProbeRequest, Snapshot};
+
+/// Longest time until the operator answers hello.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Periods, and at least a time, after which a report without an answer ends the stream.
+const PATIENCE_PERIODS: u32 = 5;
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A slice that comes so much early still counts as on time.
+const EARLY: Duration = Duration::from_millis(250);
+/// Messages that may wait: hello, and one report in flight.
+const OUTBOX: usize = 2;
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// No connection.
+    #[error("could not connect to the operator")]
+    Connect(#[source] tonic::transport::Error),
+    /// The operator did not take the stream, or ended it with an error.
+    #[error("the operator ended the stream")]
+    Status(#[source] Box<tonic::Status>),
+    /// The operator ended the stream without an error.
+    #[error("the operator closed the stream")]
+    Closed,
+    /// Hello stays without an answer.
+    #[error("the operator did not answer within {} s", ANSWER.as_secs())]
+    Silent(#[source] Elapsed),
+    /// A report stays without an answer.
+    #[error("report {0} was not acknowledged in time")]
+    Unacknowledged(u64),
+    /// A message that breaks the protocol.
+    #[error("the operator sent a malformed message")]
+    Malformed(#[source] InvalidMessage),
+    /// Measuring has ended.
+    #[error("could not change what is measured")]
+    Monitor(#[source] MonitorError),
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+pub struct End {
+    /// Why.
+    pub reason: StreamError,
+    /// Whether the operator acknowledged at least one report, and so was well.
+    pub was_acknowledged: bool,
+}
+
+/// What outlives a stream.
+#[derive(Debug)]
+pub struct Session<'a> {
+    hello: Hello,
+    monitor: &'a Monitor,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Of the newest report.
+    sequence: u64,
+    /// When the newest reported snapshot was taken.
+    reported: Duration,
+    plan: Plan,
+}
+
+/// What the agent was asked to measure.
+#[derive(Debug, Default)]
+struct Plan {
+    period: Duration,
+    /// Probes of the applied assignment that cannot be measured.
+    refused: Vec<Refused>,
+    /// The newest assignment whose probes a snapshot has told of.
+    applied: u64,
+    /// A newer one, of which no snapshot has told yet.
+    pending: Option<Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    revision: u64,
+    /// By these a snapshot shows that it is measured.
+    wanted: BTreeSet<Generation>,
+    refused: Vec<Refused>,
+}
+
+impl Plan {
+    /// Whether `snapshot` is the first to tell of a newer assignment.
+    fn sees(&mut self, snapshot: &Snapshot) -> bool {
+        let measured = report::generations(snapshot);
+        let Some(pending) = self.pending.take_if(|it| it.wanted == measured) else {
+            return false;
+        };
+        self.applied = pending.revision;
+        self.refused = pending.refused;
+        true
+    }
+}
+
+/// What lasts as long as one stream.
+struct Exchange {
+    outbox: mpsc::Sender<wire::AgentMessage>,
+    /// Whether the operator has said on this stream what to measure.
+    assigned: bool,
+    /// Whether a report has gone out on this stream.
+    reported: bool,
+    /// Generations whose beginning this stream has told.
+    begun: BTreeSet<Generation>,
+    /// The report that waits for its answer, and until when.
+    in_flight: Option<(u64, Instant)>,
+    /// Whether any report was answered.
+    acknowledged: bool,
+}
+
+impl<'a> Session<'a> {
+    /// Nothing is assigned or reported yet.
+    pub fn new(hello: Hello, monitor: &'a Monitor) -> Self {
+        Self {
+            hello,
+            monitor,
+            snapshots: monitor.snapshots(),
+            sequence: 0,
+            reported: Duration::ZERO,
+            plan: Plan::default(),
+        }
+    }
+
+    /// Runs one stream until it ends.
+    pub async fn stream(&mut self, endpoint: &Endpoint) -> End {
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let mut state = Exchange {
+            outbox,
+            assigned: false,
+            reported: false,
+            begun: BTreeSet::new(),
+            in_flight: None,
+            acknowledged: false,
+        };
+        let reason = match self.open(endpoint, &state, messages).await {
+            Ok(inbound) => self.exchange(inbound, &mut state).await,
+            Err(reason) => reason,
+        };
+        End { reason, was_acknowledged: state.acknowledged }
+    }
+
+    async fn open(
+        &self,
+        endpoint: &Endpoint,
+        state: &Exchange,
+        messages: mpsc::Receiver<wire::AgentMessage>,
+    ) -> Result<Streaming<wire::OperatorMessage>, StreamError> {
+        let channel = endpoint.connect().await.map_err(StreamError::Connect)?;
+        let mut client = GatewayClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let hello = AgentMessage::Hello(self.hello.clone());
+        send(state, hello.into())?;
+        let answer = timeout(ANSWER, client.connect(ReceiverStream::new(messages)))
+            .await
+            .map_err(StreamError::Silent)?
+            .map_err(|it| StreamError::Status(Box::new(it)))?;
+        info!("Connected to the operator");
+        Ok(answer.into_inner())
+    }
+
+    async fn exchange(
+        &mut self,
+        mut inbound: Streaming<wire::OperatorMessage>,
+        state: &mut Exchange,
+    ) -> StreamError {
+        loop {
+            let step = tokio::select! {
+                message = inbound.message() => match message {
+                    Ok(Some(message)) => self.receive(message, state),
+                    Ok(None) => return StreamError::Closed,
+                    Err(status) => return StreamError::Status(Box::new(status)),
+                },
+                // When measuring ends, whoever runs the session ends too.
+                Ok(()) = self.snapshots.changed() => self.take(state),
+                sequence = overdue(state.in_flight) => return StreamError::Unacknowledged(sequence),
+            };
+            if let Err(reason) = step {
+                return reason;
+            }
+        }
+    }
+
+    fn receive(&mut self, message: wire::OperatorMessage, state: &mut Exchange) -> Result<(), StreamError> {
+        match OperatorMessage::try_from(message).map_err(StreamError::Malformed)? {
+            OperatorMessage::Assign(assignment) => {
+                self.assign(assignment)?;
+                state.assigned = true;
+            }
+            OperatorMessage::Ack(sequence) => {
+                if state.in_flight.take_if(|it| it.0 == sequence).is_some() {
+                    state.acknowledged = true;
+                } else {
+                    debug!(sequence, "Ignored an acknowledgement of nothing in flight");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, assignment: Assignment) -> Result<(), StreamError> {
+        let Assignment { revision, report_period, probes } = assignment;
+        let mut requests = Vec::new();
+        let mut refused = Vec::new();
+        for probe in probes {
+            match probe.spec.check() {
+                Ok(spec) => requests.push(ProbeRequest {
+                    name: probe.name,
+                    uid: probe.uid,
+                    generation: probe.generation,
+                    spec,
+                }),
+                Err(invalid) => {
+                    warn!(probe = %probe.name, error = %invalid, "Cannot measure");
+                    let problems = invalid.0.iter().map(ToString::to_string).collect();
+                    refused.push(Refused::new(&probe, problems));
+                }
+            }
+        }
+        info!(revision, measured = requests.len(), refused = refused.len(), "Took an assignment");
+        let wanted = requests.iter().map(|it| (it.uid.clone(), it.generation)).collect();
+        self.monitor.measure(requests).map_err(StreamError::Monitor)?;
+        self.plan.period = report_period;
+        self.plan.pending = Some(Pending { revision, wanted, refused });
+        Ok(())
+    }
+
+    /// Reports the newest snapshot if it is time to.
+    fn take(&mut self, state: &mut Exchange) -> Result<(), StreamError> {
+        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        if !state.assigned || state.in_flight.is_some() {
+            return Ok(());
+        }
+        // What is new is told at once: a new assignment, and to a new stream everything.
+        let is_news = self.plan.sees(&snapshot) || !state.reported;
+        let is_due = snapshot.taken + EARLY >= self.reported + self.plan.period;
+        if snapshot.taken <= self.reported || !(is_news || is_due) {
+            return Ok(());
+        }
+        self.sequence += 1;
+        let report = report::build(
+            self.sequence,
+            self.plan.applied,
+            &snapshot,
+            &self.plan.refused,
+            &state.begun,
+        );
+        let kind = wire::agent_message::Kind::Report(report);
+        send(state, wire::AgentMessage { kind: Some(kind) })?;
+        self.reported = snapshot.taken;
+        state.reported = true;
+        state.begun = report::generations(&snapshot);
+        let patience = (self.plan.period * PATIENCE_PERIODS).max(PATIENCE);
+        state.in_flight = Some((self.sequence, Instant::now() + patience));
+        debug!(sequence = self.sequence, revision = self.plan.applied, "Sent a report");
+        Ok(())
+    }
+}
+
+fn send(state: &Exchange, message: wire::AgentMessage) -> Result<(), StreamError> {
+    // Never full: besides hello at most one report is on its way.
+    state.outbox.try_send(message).map_err(|_| StreamError::Closed)
+}
+
+/// Waits until the report in flight should have been acknowledged.
+async fn overdue(in_flight: Option<(u64, Instant)>) -> u64 {
+    match in_flight {
+        Some((sequence, deadline)) => {
+            sleep_until(deadline).await;
+            sequence
+        }
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    use crate::monitor::ProbeSnapshot;
+
+    fn generation(uid: &str, generation: i64) -> Generation {
+        (uid.to_owned(), generation)
+    }
+
+    fn snapshot(of: &[Generation]) -> Snapshot {
+        let probes = of.iter().map(|(uid, generation)| ProbeSnapshot {
+            name: uid.clone(),
+            uid: uid.clone(),
+            generation: *generation,
+            maps: vec![],
+            gone: vec![],
+            cumulative: BTreeMap::new(),
+            beginning: BTreeMap::new(),
+            beginning_at: Duration::ZERO,
+            within: BTreeMap::new(),
+            span: Duration::ZERO,
+            worst: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            problems: vec![],
+        });
+        Snapshot { probes: probes.collect(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn an_assignment_counts_as_applied_when_a_snapshot_tells_of_it() {
+        let old = [generation("a", 1)];
+        let new = [generation("a", 2), generation("b", 1)];
+        let mut plan = Plan {
+            applied: 6,
+            pending: Some(Pending {
+                revision: 7,
+                wanted: new.iter().cloned().collect(),
+                refused: vec![Refused { uid: "r".to_owned(), generation: 1, problems: vec![] }],
+            }),
+            ..Plan::default()
+        };
+
+        assert!(!plan.sees(&snapshot(&old)), "measuring has not moved on yet");
+        assert_eq!((plan.applied, plan.refused.len()), (6, 0));
+
+        assert!(plan.sees(&snapshot(&new)));
+        assert_eq!((plan.applied, plan.refused.len()), (7, 1));
+        assert!(!plan.sees(&snapshot(&new)), "only the first time");
+    }
+}

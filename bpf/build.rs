@@ -1,0 +1,75 @@
+//! Compiles the BPF programs with clang into one object that the agent embeds.
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+const SOURCE: &str = "src/tracepoint.bpf.c";
+
+fn main() -> anyhow::Result<()> {
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-env-changed=CLANG");
+    println!("cargo::rerun-if-env-changed=PATH");
+
+    let clang = find_clang()?;
+    let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
+    let target = match architecture.as_str() {
+        "x86_64" => "__TARGET_ARCH_x86",
+        "aarch64" => "__TARGET_ARCH_arm64",
+        other => bail!("maplatency runs on x86_64 and aarch64, not on {other}"),
+    };
+    let object = PathBuf::from(env::var("OUT_DIR")?).join("tracepoint.bpf.o");
+    let output = Command::new(&clang)
+        .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c"])
+        // BPF_PROG declares parameters that a program need not use.
+        .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
+        .arg(format!("-D{target}"))
+        .arg("-isystem")
+        .arg(format!("/usr/include/{architecture}-linux-gnu"))
+        .args([OsStr::new(SOURCE), OsStr::new("-o"), object.as_os_str()])
+        .output()
+        .with_context(|| format!("could not run {}", clang.display()))?;
+    if !output.status.success() {
+        let messages = String::from_utf8_lossy(&output.stderr);
+        let hint = if messages.contains("bpf_helpers.h' file not found") {
+            "\nThe headers of libbpf are missing; on Debian: apt-get install libbpf-dev"
+        } else {
+            ""
+        };
+        bail!("{} could not compile bpf/{SOURCE}:\n{messages}{hint}", clang.display());
+    }
+    Ok(())
+}
+
+/// `$CLANG`, else the newest `clang-NN` on the path, else `clang`.
+fn find_clang() -> anyhow::Result<PathBuf> {
+    if let Some(clang) = env::var_os("CLANG") {
+        return Ok(PathBuf::from(clang));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut newest: Option<(u32, PathBuf)> = None;
+    let mut plain = None;
+    for folder in env::split_paths(&path) {
+        for entry in folder.read_dir().into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if name == "clang" {
+                plain.get_or_insert(entry.path());
+            }
+            let version = name.strip_prefix("clang-").and_then(|it| it.parse().ok());
+            if let Some(version) = version
+                && newest.as_ref().is_none_or(|it| it.0 < version)
+            {
+                newest = Some((version, entry.path()));
+            }
+        }
+    }
+    newest
+        .map(|it| it.1)
+        .or(plain)
+        .filter(|it| Path::new(it).exists())
+        .context("clang is not on the PATH; it compiles the BPF programs. On Debian: apt-get install clang-19 libbpf-dev")
+}

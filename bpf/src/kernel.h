@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The few fields of kernel structures that the probes read. Offsets come from the running kernel's BTF (CO-RE),
+ * so a declaration names fields and says nothing about where they lie.
+ */
+#ifndef MAPLATENCY_KERNEL_H
+#define MAPLATENCY_KERNEL_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include <bpf/bpf_core_read.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct bpf_map {
+	__u32 id;
+};
+
+struct file_operations;
+
+struct file {
+	const struct file_operations *f_op;
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct sched_info {
+	unsigned long long run_delay;
+};
+
+struct task_struct {
+	unsigned int __state;
+	int tgid;
+	struct files_struct *files;
+	struct sched_info sched_info;
+};
+
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long ax;
+	unsigned long orig_ax;
+};
+#elif defined(__TARGET_ARCH_arm64)
+/* What user space calls pt_regs is user_pt_regs in the kernel; bpf_tracing.h knows both. */
+struct user_pt_regs {
+	__u64 regs[31];
+};
+struct pt_regs___call {
+	int syscallno;
+};
+#else
+#error "maplatency knows the system call's place in pt_regs on x86_64 and arm64 only"
+#endif
+
+#pragma clang attribute pop
+
+/* include/linux/sched.h; the same since 4.14. */
+#define TASK_DEAD 0x80
+
+/* The number of bpf(2), from the architecture's table. */
+#if defined(__TARGET_ARCH_x86)
+#define SYSCALL_BPF 321
+#else
+#define SYSCALL_BPF 280
+#endif
+
+/* What x86 puts where the result will be, until there is one. */
+#define ENOSYS 38
+
+/*
+ * Whether the task is on its way back from bpf(2): it entered the kernel by it, has its result, and has not been in
+ * user mode since. An interrupt from user mode overwrites the saved number with -1.
+ */
+static __always_inline bool is_returning_from_bpf(struct task_struct *task)
+{
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ(regs, orig_ax) == SYSCALL_BPF &&
+	       (long)BPF_CORE_READ(regs, ax) != -ENOSYS;
+#else
+	return BPF_CORE_READ((struct pt_regs___call *)regs, syscallno) == SYSCALL_BPF;
+#endif
+}
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The maps that the programs share. User space sets `max_entries` of those that grow. */
+#ifndef MAPLATENCY_MAPS_H
+#define MAPLATENCY_MAPS_H
+
+#include "kernel.h"
+#include "layout.h"
+
+enum phase {
+	PHASE_IDLE = 0,
+	/* Between entry and exit of bpf(2). */
+	PHASE_IN_CALL = 1,
+	/* After the exit. Not recorded before it is certain that no switch on the way back followed. */
+	PHASE_RETURNING = 2,
+	/* Switched out on the way back. */
+	PHASE_OFF_CPU = 3,
+};
+
+/* The operation that a task is in. */
+struct task_state {
+	/*
+	 * Four readings of the clock. The outer two, before and after everything that the probes do, bound what the
+	 * caller feels; the inner two bound the call alone.
+	 */
+	__u64 enter_ns;
+	__u64 call_ns;
+	__u64 exit_ns;
+	/* Moves on when the task is switched out on the way back, to when it runs again. */
+	__u64 back_ns;
+	/* When it was switched out, and how long it had waited for a CPU until then in all its life. */
+	__u64 off_ns;
+	__u64 run_delay;
+	__u64 attributes;
+	/* The command for which `caller_probes` was computed. */
+	__u64 comm[2];
+	__u32 caller_generation;
+	__u32 caller_probes;
+	__u32 map_id;
+	__u32 probes;
+	__u32 cpu;
+	__u32 command;
+	__u32 attributes_size;
+	__u8 phase;
+	__u8 role;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_state);
+} tasks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct config);
+} config SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct target);
+} targets SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PROBES);
+	__type(key, __u32);
+	__type(value, struct probe);
+} probes SEC(".maps");
+
+/* Per probe MAX_GLOBS patterns to include, then MAX_GLOBS to exclude. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PROBES * 2 * MAX_GLOBS);
+	__type(key, __u32);
+	__type(value, struct glob);
+} globs SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct block_key);
+	__type(value, struct block);
+} blocks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LOSS_KINDS);
+	__type(key, __u32);
+	__type(value, __u64);
+} losses SEC(".maps");
+
+static __always_inline void count_loss(__u32 kind)
+{
+	__u64 *count = bpf_map_lookup_elem(&losses, &kind);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+static __always_inline struct config *configuration(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config, &zero);
+}
+
+#endif

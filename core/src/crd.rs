@@ -1,0 +1,9 @@
+//! The `MapLatencyProbe` resource: what users write ([`spec`]) and what they read ([`status`]).
+
+pub mod definition;
+pub mod spec;
+pub mod status;
+
+pub use definition::definition;
+pub use spec::{MapLatencyProbe, MapLatencyProbeSpec};
+pub use status::MapLatencyProbeStatus;

@@ -1,0 +1,237 @@
+//! What a user reads. All latencies are in nanoseconds and within 1 %.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::vocabulary::{MapType, Operation};
+
+/// What was measured, in one window, on the selected nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MapLatencyProbeStatus {
+    /// The generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready` sums up `AgentsReady` and `MapsFound`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
+    pub conditions: Vec<Condition>,
+
+    /// How many nodes are selected and how many of them measure.
+    #[serde(default)]
+    pub nodes: NodeCounts,
+
+    /// Number of distinct maps that match. A kernel that several nodes share counts once.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub matched_maps: i64,
+
+    /// The main figures in human units, for tables.
+    #[serde(default)]
+    pub summary: SummaryText,
+
+    /// Latency per operation, over all maps, nodes and CPUs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 9),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["operation"])
+    )]
+    pub operations: Vec<OperationStatus>,
+
+    /// The slowest rows of map × operation × node × CPU: by time lost, then by P99.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    pub slowest: Vec<SlowRow>,
+
+    /// Operations that were seen and could not be recorded, by kind, since the agents began. Empty: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind"])
+    )]
+    pub losses: Vec<LossCount>,
+}
+
+/// Nodes by what they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCounts {
+    /// Nodes that the selector matches.
+    #[schemars(range(min = 0))]
+    pub selected: i32,
+    /// Selected nodes whose agent runs this generation of the probe.
+    #[schemars(range(min = 0))]
+    pub ready: i32,
+}
+
+/// Figures in human units. A figure that was not measured is absent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SummaryText {
+    /// Ready nodes of selected nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub nodes: Option<String>,
+    /// Reads by callers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub reads: Option<String>,
+    /// Median of reads, until back in user mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub p50: Option<String>,
+    /// 99th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub p99: Option<String>,
+    /// 99.9th percentile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub p999: Option<String>,
+    /// The slowest read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub max: Option<String>,
+}
+
+/// Latency of one operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationStatus {
+    /// The operation.
+    pub operation: Operation,
+    /// Operations by callers in the window. Active reads do not count here.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// From the entry of bpf(2) until the caller runs in user mode again: what the caller feels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_user: Option<Percentiles>,
+    /// From the entry of bpf(2) to its exit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_window: Option<Percentiles>,
+    /// The second of the window in which one map lost most time on one CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worst_second: Option<WorstSecond>,
+    /// Reads by the agent's pinned threads, as they timed them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<ActiveStatus>,
+}
+
+/// Quantiles by nearest rank.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Percentiles {
+    /// Median.
+    #[schemars(range(min = 0))]
+    pub p50_nanoseconds: i64,
+    /// 90th percentile.
+    #[schemars(range(min = 0))]
+    pub p90_nanoseconds: i64,
+    /// 99th percentile.
+    #[schemars(range(min = 0))]
+    pub p99_nanoseconds: i64,
+    /// 99.9th percentile.
+    #[schemars(range(min = 0))]
+    pub p999_nanoseconds: i64,
+    /// Maximum.
+    #[schemars(range(min = 0))]
+    pub max_nanoseconds: i64,
+}
+
+/// Reads by pinned threads on a fixed schedule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ActiveStatus {
+    /// Reads in the window.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// How long a read took, without the time by which it began late.
+    pub read: Percentiles,
+    /// How long after its scheduled moment a read began.
+    pub start_delay: Percentiles,
+}
+
+/// One second on one CPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorstSecond {
+    /// When the second began, by the node's clock.
+    pub start_time: MicroTime,
+    /// The node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// The map.
+    pub map: MapReference,
+    /// The CPU on which the operations began.
+    #[schemars(range(min = 0))]
+    pub cpu: i32,
+    /// Operations in the second.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// 99th percentile until back in user mode.
+    #[schemars(range(min = 0))]
+    pub p99_nanoseconds: i64,
+    /// Slowest operation until back in user mode.
+    #[schemars(range(min = 0))]
+    pub max_nanoseconds: i64,
+    /// Time lost to slow operations (over four times the row's median; what goes beyond the median counts) as
+    /// parts per million of the second.
+    #[schemars(range(min = 0))]
+    pub time_lost_parts_per_million: i64,
+}
+
+/// A map as a row names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MapReference {
+    /// The kernel's id.
+    #[schemars(range(min = 0))]
+    pub id: i64,
+    /// The kernel's name for it, at most 15 bytes.
+    #[schemars(length(max = 64))]
+    pub name: String,
+    /// Its type.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub map_type: Option<MapType>,
+}
+
+/// One row of the slowest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SlowRow {
+    /// The map.
+    pub map: MapReference,
+    /// The operation.
+    pub operation: Operation,
+    /// The node.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// The CPU on which the operations began.
+    #[schemars(range(min = 0))]
+    pub cpu: i32,
+    /// Operations by callers in the window.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// Until back in user mode.
+    pub until_user: Percentiles,
+    /// Time lost to slow operations as parts per million of the window.
+    #[schemars(range(min = 0))]
+    pub time_lost_parts_per_million: i64,
+}
+
+/// Operations that could not be recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LossCount {
+    /// Why.
+    #[schemars(length(max = 64))]
+    pub kind: String,
+    /// How many.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+}

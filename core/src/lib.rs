@@ -1,0 +1,18 @@
+//! The vocabulary of maplatency: the resource that users write, the operations and maps that are measured,
+//! the histogram that every latency goes into, and the summary that becomes the resource's status.
+//!
+//! Pure functions and plain types only. No I/O, no runtime, no Kubernetes client, no BPF.
+
+pub mod condition;
+pub mod crd;
+pub mod glob;
+pub mod histogram;
+pub mod measure;
+pub mod summary;
+pub mod units;
+pub mod validate;
+pub mod vocabulary;
+
+pub use crd::{MapLatencyProbe, MapLatencyProbeSpec, MapLatencyProbeStatus};
+pub use histogram::Histogram;
+pub use vocabulary::{Latency, MapIdentity, MapType, Operation};

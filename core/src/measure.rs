@@ -1,0 +1,307 @@
+//! What was counted: per map × operation × CPU, cumulative and in a sliding window.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::histogram::{Histogram, Percentile};
+use crate::vocabulary::{MapIdentity, Operation};
+
+/// An operation is slow when it took more than this many times the median of its row.
+pub const SLOW_FACTOR: u64 = 4;
+
+/// One row of measurement on one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesKey {
+    /// The kernel's id of the map.
+    pub map_id: u32,
+    /// The operation.
+    pub operation: Operation,
+    /// The CPU on which operations began.
+    pub cpu: u32,
+}
+
+/// The histograms of one row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Callers' operations, entry to exit of bpf(2).
+    pub kernel_window: Histogram,
+    /// Callers' operations, entry until back in user mode.
+    pub until_user: Histogram,
+    /// Reads by the agent's pinned thread, by its own clock.
+    pub active_read: Histogram,
+    /// How late those reads began.
+    pub active_delay: Histogram,
+}
+
+impl Counts {
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.parts().into_iter().all(Histogram::is_empty)
+    }
+
+    /// Adds everything of `other`.
+    pub fn merge(&mut self, other: &Self) {
+        let Self {
+            kernel_window,
+            until_user,
+            active_read,
+            active_delay,
+        } = self;
+        kernel_window.merge(&other.kernel_window);
+        until_user.merge(&other.until_user);
+        active_read.merge(&other.active_read);
+        active_delay.merge(&other.active_delay);
+    }
+
+    /// What was added since `earlier`; `None` when `earlier` is no earlier state of this.
+    pub fn since(&self, earlier: &Self) -> Option<Self> {
+        Some(Self {
+            kernel_window: self.kernel_window.since(&earlier.kernel_window)?,
+            until_user: self.until_user.since(&earlier.until_user)?,
+            active_read: self.active_read.since(&earlier.active_read)?,
+            active_delay: self.active_delay.since(&earlier.active_delay)?,
+        })
+    }
+
+    fn parts(&self) -> [&Histogram; 4] {
+        [
+            &self.kernel_window,
+            &self.until_user,
+            &self.active_read,
+            &self.active_delay,
+        ]
+    }
+}
+
+/// Rows by key.
+pub type Rows = BTreeMap<SeriesKey, Counts>;
+
+/// A cumulative state and what was added to it in the last seconds.
+///
+/// Fed with cumulative states, it takes the differences itself. Adding and taking away are exact, so the window
+/// always equals the newest state minus the one that the window begins with.
+#[derive(Clone, Debug)]
+pub struct SlidingWindow {
+    length: Duration,
+    slices: VecDeque<Slice>,
+    within: Rows,
+    newest: Rows,
+    newest_at: Option<Duration>,
+}
+
+/// What was added between two states.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    /// When it began, on the clock that the states were stamped with.
+    pub from: Duration,
+    /// When it ended.
+    pub to: Duration,
+    /// What was added.
+    pub rows: Rows,
+}
+
+/// A state that is not a later state of the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the counts went backwards")]
+pub struct WentBackwards;
+
+impl SlidingWindow {
+    /// An empty window.
+    pub fn new(length: Duration) -> Self {
+        Self {
+            length,
+            slices: VecDeque::new(),
+            within: Rows::new(),
+            newest: Rows::new(),
+            newest_at: None,
+        }
+    }
+
+    /// Takes a state as the beginning: what it holds was counted before the window.
+    pub fn begin(&mut self, at: Duration, cumulative: Rows) {
+        *self = Self::new(self.length);
+        self.newest = cumulative;
+        self.newest_at = Some(at);
+    }
+
+    /// Takes a later state. Rows that it lacks are over: they stay in the window until they leave it by age.
+    pub fn advance(&mut self, at: Duration, cumulative: Rows) -> Result<(), WentBackwards> {
+        let mut rows = Rows::new();
+        let nothing = Counts::default();
+        for (key, counts) in &cumulative {
+            let before = self.newest.get(key).unwrap_or(&nothing);
+            let added = counts.since(before).ok_or(WentBackwards)?;
+            if !added.is_empty() {
+                rows.insert(*key, added);
+            }
+        }
+        for (key, added) in &rows {
+            self.within.entry(*key).or_default().merge(added);
+        }
+        let from = self.newest_at.unwrap_or(at);
+        self.slices.push_back(Slice { from, to: at, rows });
+        self.newest = cumulative;
+        self.newest_at = Some(at);
+        self.expire(at);
+        Ok(())
+    }
+
+    /// Lets go of slices that ended before the window that ends at `now`.
+    pub fn expire(&mut self, now: Duration) {
+        let begin = now.saturating_sub(self.length);
+        while self.slices.front().is_some_and(|it| it.to <= begin) {
+            let Some(old) = self.slices.pop_front() else {
+                break;
+            };
+            for (key, gone) in old.rows {
+                let Some(left) = self.within.get(&key).and_then(|it| it.since(&gone)) else {
+                    continue;
+                };
+                if left.is_empty() {
+                    self.within.remove(&key);
+                } else {
+                    self.within.insert(key, left);
+                }
+            }
+        }
+    }
+
+    /// What was added within the window.
+    pub fn within(&self) -> &Rows {
+        &self.within
+    }
+
+    /// The slices that make up the window, oldest first.
+    pub fn slices(&self) -> impl Iterator<Item = &Slice> {
+        self.slices.iter()
+    }
+
+    /// The newest state and when it was taken.
+    pub fn newest(&self) -> (&Rows, Option<Duration>) {
+        (&self.newest, self.newest_at)
+    }
+
+    /// The state with which the window begins: the newest one minus the window.
+    pub fn beginning(&self) -> Rows {
+        let nothing = Counts::default();
+        self.newest
+            .iter()
+            .filter_map(|(key, counts)| {
+                let before = counts.since(self.within.get(key).unwrap_or(&nothing))?;
+                (!before.is_empty()).then_some((*key, before))
+            })
+            .collect()
+    }
+
+    /// Time that the window spans so far, at most its length.
+    pub fn span(&self) -> Duration {
+        match (self.slices.front(), self.newest_at) {
+            (Some(first), Some(newest)) => newest.saturating_sub(first.from).min(self.length),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// Time lost to slow operations, in nanoseconds: what they took beyond `median`.
+///
+/// An operation is slow beyond [`SLOW_FACTOR`] times the median.
+pub fn time_lost(until_user: &Histogram, median: u64) -> u64 {
+    until_user.excess(median, median.saturating_mul(SLOW_FACTOR))
+}
+
+/// A part per million of `whole`, at most all of it.
+pub fn parts_per_million(part: u64, whole: Duration) -> u64 {
+    if whole.is_zero() {
+        return 0;
+    }
+    let parts = u128::from(part) * 1_000_000 / whole.as_nanos();
+    u64::try_from(parts).unwrap_or(u64::MAX).min(1_000_000)
+}
+
+/// The slice of a row in which it lost the largest share of time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorstSlice {
+    /// When it began, in microseconds since 1970 by the node's clock.
+    pub start_unix_microseconds: i64,
+    /// Operations in it.
+    pub count: u64,
+    /// 99th percentile until back in user mode, in nanoseconds.
+    pub p99_nanoseconds: u64,
+    /// Slowest operation until back in user mode, in nanoseconds.
+    pub max_nanoseconds: u64,
+    /// Time lost, as parts per million of the slice.
+    pub time_lost_parts_per_million: u64,
+}
+
+impl WorstSlice {
+    /// The order in which slices are bad: by time lost, then by the slowest operation.
+    pub fn badness(&self) -> (u64, u64) {
+        (self.time_lost_parts_per_million, self.max_nanoseconds)
+    }
+}
+
+/// Finds each row's worst slice. `unix_microseconds` turns the window's clock into wall time.
+pub fn worst_slices(
+    window: &SlidingWindow,
+    unix_microseconds: impl Fn(Duration) -> i64,
+) -> BTreeMap<SeriesKey, WorstSlice> {
+    let medians: BTreeMap<SeriesKey, u64> = window
+        .within()
+        .iter()
+        .filter_map(|(key, counts)| Some((*key, counts.until_user.percentile(Percentile::P50)?)))
+        .collect();
+    let mut worst: BTreeMap<SeriesKey, WorstSlice> = BTreeMap::new();
+    for slice in window.slices() {
+        let length = slice.to.saturating_sub(slice.from);
+        for (key, counts) in &slice.rows {
+            let (Some(median), Some(p99), Some(max)) = (
+                medians.get(key),
+                counts.until_user.percentile(Percentile::P99),
+                counts.until_user.max(),
+            ) else {
+                continue;
+            };
+            let candidate = WorstSlice {
+                start_unix_microseconds: unix_microseconds(slice.from),
+                count: counts.until_user.count(),
+                p99_nanoseconds: p99,
+                max_nanoseconds: max,
+                time_lost_parts_per_million: parts_per_million(
+                    time_lost(&counts.until_user, *median),
+                    length,
+                ),
+            };
+            if worst
+                .get(key)
+                .is_none_or(|it| it.badness() < candidate.badness())
+            {
+                worst.insert(*key, candidate);
+            }
+        }
+    }
+    worst
+}
+
+/// What one node measured for one probe in one window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeWindow {
+    /// The node's name; the host's where there is no cluster.
+    pub node: String,
+    /// Which kernel it runs on. Nodes that share a kernel see the same maps.
+    pub boot_id: String,
+    /// Maps that match.
+    pub maps: Vec<MapIdentity>,
+    /// Maps that have gone while their rows are still in the window.
+    pub gone: Vec<MapIdentity>,
+    /// Time that the rows span.
+    pub span: Duration,
+    /// The rows.
+    pub rows: Rows,
+    /// Each row's worst slice.
+    pub worst: BTreeMap<SeriesKey, WorstSlice>,
+    /// Operations that could not be recorded, by kind, since the agent began.
+    pub losses: BTreeMap<String, u64>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! The sliding window is exact, and finds the second that users felt.
+
+use super::*;
+use proptest::prelude::*;
+
+const KEY: SeriesKey = SeriesKey {
+    map_id: 1,
+    operation: Operation::Lookup,
+    cpu: 0,
+};
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn rows(values: &[u64]) -> Rows {
+    let histogram: Histogram = values.iter().copied().collect();
+    let counts = Counts {
+        kernel_window: histogram.clone(),
+        until_user: histogram,
+        ..Counts::default()
+    };
+    Rows::from([(KEY, counts)])
+}
+
+fn count(rows: &Rows) -> u64 {
+    rows.get(&KEY).map_or(0, |it| it.until_user.count())
+}
+
+#[test]
+fn what_was_counted_before_the_beginning_is_not_in_the_window() {
+    let mut window = SlidingWindow::new(seconds(60));
+    window.begin(seconds(100), rows(&[500, 500]));
+    window
+        .advance(seconds(101), rows(&[500, 500, 700]))
+        .unwrap();
+
+    assert_eq!(count(window.within()), 1);
+    assert_eq!(window.span(), seconds(1));
+}
+
+#[test]
+fn counts_that_go_backwards_are_refused_and_change_nothing() {
+    let mut window = SlidingWindow::new(seconds(60));
+    window.begin(seconds(1), Rows::new());
+    window.advance(seconds(2), rows(&[500, 500])).unwrap();
+
+    assert_eq!(window.advance(seconds(3), rows(&[500])), Err(WentBackwards));
+    assert_eq!(count(window.within()), 2);
+}
+
+#[test]
+fn a_row_that_ends_leaves_the_window_by_age() {
+    let mut window = SlidingWindow::new(seconds(10));
+    window.begin(seconds(0), Rows::new());
+    window.advance(seconds(1), rows(&[500])).unwrap();
+    window.advance(seconds(2), Rows::new()).unwrap();
+    assert_eq!(count(window.within()), 1);
+
+    window.expire(seconds(11));
+    assert!(window.within().is_empty());
+}
+
+#[test]
+fn the_worst_slice_is_the_one_that_lost_most_time() {
+    let mut window = SlidingWindow::new(seconds(60));
+    window.begin(seconds(0), Rows::new());
+    let mut all = vec![500; 1000];
+    window.advance(seconds(1), rows(&all)).unwrap();
+    // A stalled closed-loop reader makes few reads: the P99 of the second stays low, the time does not.
+    all.extend([500; 900]);
+    all.extend([4_000_000; 8]);
+    window.advance(seconds(2), rows(&all)).unwrap();
+    all.extend([500; 1000]);
+    window.advance(seconds(3), rows(&all)).unwrap();
+
+    let worst = worst_slices(&window, |at| i64::try_from(at.as_micros()).unwrap());
+    let worst = &worst[&KEY];
+    assert_eq!(worst.start_unix_microseconds, 1_000_000);
+    assert_eq!(worst.count, 908);
+    assert!(worst.p99_nanoseconds < 1_000);
+    assert!(worst.max_nanoseconds.abs_diff(4_000_000) < 40_000);
+    assert!(worst.time_lost_parts_per_million.abs_diff(32_000) < 320);
+}
+
+proptest! {
+    #[test]
+    fn the_window_equals_the_newest_state_minus_its_beginning(
+        added in prop::collection::vec(prop::collection::vec(1u64..1_000_000, 0..20), 1..40),
+        length in 1u64..20,
+    ) {
+        let mut window = SlidingWindow::new(seconds(length));
+        window.begin(Duration::ZERO, Rows::new());
+        let mut all = Vec::new();
+        for (n, values) in added.iter().enumerate() {
+            all.extend_from_slice(values);
+            window.advance(seconds(n as u64 + 1), rows(&all)).unwrap();
+        }
+        let first = added.len().saturating_sub(usize::try_from(length).unwrap());
+        let expected: Vec<u64> = added[first..].concat();
+
+        prop_assert_eq!(count(window.within()), expected.len() as u64);
+        if let Some(counts) = window.within().get(&KEY) {
+            prop_assert_eq!(counts, &rows(&expected)[&KEY]);
+        }
+        let before: Vec<u64> = added[..first].concat();
+        prop_assert_eq!(count(&window.beginning()), before.len() as u64);
+    }
+}

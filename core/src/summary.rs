@@ -1,0 +1,206 @@
+//! Merges what nodes measured into the status that users read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::crd::status::{
+    ActiveStatus, LossCount, MapLatencyProbeStatus, MapReference, NodeCounts, OperationStatus,
+    Percentiles, SlowRow, SummaryText, WorstSecond,
+};
+use crate::histogram::{Histogram, Percentile};
+use crate::measure::{Counts, NodeWindow, SeriesKey, WorstSlice, parts_per_million, time_lost};
+use crate::units;
+use crate::vocabulary::Operation;
+
+/// Rows kept in `status.slowest`.
+const SLOWEST: usize = 10;
+
+/// Computes a whole status. Conditions and node counts are the caller's: only it knows who is missing.
+pub fn status(
+    windows: &[NodeWindow],
+    nodes: NodeCounts,
+    conditions: Vec<Condition>,
+    observed_generation: Option<i64>,
+) -> MapLatencyProbeStatus {
+    MapLatencyProbeStatus {
+        observed_generation,
+        conditions,
+        nodes,
+        matched_maps: matched_maps(windows),
+        summary: summary_text(windows, nodes),
+        operations: operations(windows),
+        slowest: slowest(windows),
+        losses: losses(windows),
+    }
+}
+
+/// Distinct maps: nodes that share a kernel see the same ones.
+pub fn matched_maps(windows: &[NodeWindow]) -> i64 {
+    let distinct: BTreeSet<(&str, u32)> = windows
+        .iter()
+        .flat_map(|it| it.maps.iter().map(|map| (it.boot_id.as_str(), map.id)))
+        .collect();
+    signed(distinct.len() as u64)
+}
+
+fn summary_text(windows: &[NodeWindow], nodes: NodeCounts) -> SummaryText {
+    let mut reads = Histogram::new();
+    for (key, counts) in windows.iter().flat_map(|it| &it.rows) {
+        if key.operation.is_read() {
+            reads.merge(&counts.until_user);
+        }
+    }
+    let text = |percentile| reads.percentile(percentile).map(units::duration);
+    SummaryText {
+        nodes: Some(format!("{}/{}", nodes.ready, nodes.selected)),
+        reads: Some(units::count(reads.count())),
+        p50: text(Percentile::P50),
+        p99: text(Percentile::P99),
+        p999: text(Percentile::P999),
+        max: reads.max().map(units::duration),
+    }
+}
+
+fn operations(windows: &[NodeWindow]) -> Vec<OperationStatus> {
+    let mut merged: BTreeMap<Operation, Counts> = BTreeMap::new();
+    for (key, counts) in windows.iter().flat_map(|it| &it.rows) {
+        merged.entry(key.operation).or_default().merge(counts);
+    }
+    merged
+        .into_iter()
+        .map(|(operation, counts)| OperationStatus {
+            operation,
+            count: signed(counts.until_user.count()),
+            until_user: percentiles(&counts.until_user),
+            kernel_window: percentiles(&counts.kernel_window),
+            worst_second: worst_second(windows, operation),
+            active: active(&counts),
+        })
+        .collect()
+}
+
+fn active(counts: &Counts) -> Option<ActiveStatus> {
+    Some(ActiveStatus {
+        count: signed(counts.active_read.count()),
+        read: percentiles(&counts.active_read)?,
+        start_delay: percentiles(&counts.active_delay)?,
+    })
+}
+
+fn worst_second(windows: &[NodeWindow], operation: Operation) -> Option<WorstSecond> {
+    let (window, key, worst) = windows
+        .iter()
+        .flat_map(|window| window.worst.iter().map(move |(key, it)| (window, key, it)))
+        .filter(|(_, key, _)| key.operation == operation)
+        .max_by_key(|(_, _, it)| it.badness())?;
+    let WorstSlice {
+        start_unix_microseconds,
+        count,
+        p99_nanoseconds,
+        max_nanoseconds,
+        time_lost_parts_per_million,
+    } = worst;
+    Some(WorstSecond {
+        start_time: MicroTime(Timestamp::from_microsecond(*start_unix_microseconds).ok()?),
+        node: window.node.clone(),
+        map: reference(window, key.map_id),
+        cpu: cpu(key),
+        count: signed(*count),
+        p99_nanoseconds: signed(*p99_nanoseconds),
+        max_nanoseconds: signed(*max_nanoseconds),
+        time_lost_parts_per_million: signed(*time_lost_parts_per_million),
+    })
+}
+
+fn slowest(windows: &[NodeWindow]) -> Vec<SlowRow> {
+    let mut rows: Vec<SlowRow> = windows
+        .iter()
+        .flat_map(|window| {
+            window
+                .rows
+                .iter()
+                .filter_map(move |(key, counts)| slow_row(window, key, counts))
+        })
+        .collect();
+    rows.sort_by_key(|it| {
+        std::cmp::Reverse((
+            it.time_lost_parts_per_million,
+            it.until_user.p99_nanoseconds,
+            it.until_user.max_nanoseconds,
+        ))
+    });
+    rows.truncate(SLOWEST);
+    rows
+}
+
+fn slow_row(window: &NodeWindow, key: &SeriesKey, counts: &Counts) -> Option<SlowRow> {
+    let median = counts.until_user.percentile(Percentile::P50)?;
+    let lost = time_lost(&counts.until_user, median);
+    Some(SlowRow {
+        map: reference(window, key.map_id),
+        operation: key.operation,
+        node: window.node.clone(),
+        cpu: cpu(key),
+        count: signed(counts.until_user.count()),
+        until_user: percentiles(&counts.until_user)?,
+        time_lost_parts_per_million: signed(parts_per_million(
+            lost,
+            window.span.max(Duration::from_secs(1)),
+        )),
+    })
+}
+
+fn losses(windows: &[NodeWindow]) -> Vec<LossCount> {
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for (kind, count) in windows.iter().flat_map(|it| &it.losses) {
+        let sum = sums.entry(kind).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    sums.into_iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| LossCount {
+            kind: kind.to_owned(),
+            count: signed(count),
+        })
+        .collect()
+}
+
+fn percentiles(histogram: &Histogram) -> Option<Percentiles> {
+    let at = |percentile| histogram.percentile(percentile).map(signed);
+    Some(Percentiles {
+        p50_nanoseconds: at(Percentile::P50)?,
+        p90_nanoseconds: at(Percentile::P90)?,
+        p99_nanoseconds: at(Percentile::P99)?,
+        p999_nanoseconds: at(Percentile::P999)?,
+        max_nanoseconds: histogram.max().map(signed)?,
+    })
+}
+
+/// A map that has gone keeps its rows for the rest of the window, and its identity with them if it is known.
+fn reference(window: &NodeWindow, id: u32) -> MapReference {
+    let known = window
+        .maps
+        .iter()
+        .chain(&window.gone)
+        .find(|it| it.id == id);
+    MapReference {
+        id: i64::from(id),
+        name: known.map(|it| it.name.clone()).unwrap_or_default(),
+        map_type: known.and_then(|it| it.map_type),
+    }
+}
+
+fn cpu(key: &SeriesKey) -> i32 {
+    i32::try_from(key.cpu).unwrap_or(i32::MAX)
+}
+
+/// The API has no unsigned integers.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Nodes merge without loss, and each figure comes from where it says.
+
+use super::*;
+use crate::measure::Rows;
+use crate::vocabulary::{MapIdentity, MapType};
+
+fn map(id: u32) -> MapIdentity {
+    MapIdentity {
+        id,
+        name: format!("map{id}"),
+        map_type: Some(MapType::Hash),
+    }
+}
+
+fn key(map_id: u32, operation: Operation, cpu: u32) -> SeriesKey {
+    SeriesKey {
+        map_id,
+        operation,
+        cpu,
+    }
+}
+
+fn counts(until_user: &[u64], kernel: &[u64]) -> Counts {
+    Counts {
+        until_user: until_user.iter().copied().collect(),
+        kernel_window: kernel.iter().copied().collect(),
+        ..Counts::default()
+    }
+}
+
+fn window(node: &str, rows: Rows) -> NodeWindow {
+    NodeWindow {
+        node: node.to_owned(),
+        boot_id: node.to_owned(),
+        maps: vec![map(1)],
+        gone: vec![],
+        span: Duration::from_secs(60),
+        rows,
+        worst: BTreeMap::new(),
+        losses: BTreeMap::new(),
+    }
+}
+
+const TWO_OF_TWO: NodeCounts = NodeCounts {
+    selected: 2,
+    ready: 2,
+};
+
+#[test]
+fn two_nodes_merge_into_one_operation() {
+    let a = window(
+        "a",
+        Rows::from([(key(1, Operation::Lookup, 0), counts(&[100; 99], &[90; 99]))]),
+    );
+    let b = window(
+        "b",
+        Rows::from([(key(1, Operation::Lookup, 3), counts(&[110], &[80]))]),
+    );
+
+    let status = status(&[a, b], TWO_OF_TWO, vec![], Some(4));
+
+    assert_eq!(status.observed_generation, Some(4));
+    assert_eq!(status.matched_maps, 2);
+    assert_eq!(status.operations.len(), 1);
+    let lookup = &status.operations[0];
+    assert_eq!(lookup.count, 100);
+    assert_eq!(lookup.until_user.unwrap().p99_nanoseconds, 100);
+    assert_eq!(lookup.until_user.unwrap().max_nanoseconds, 110);
+    assert_eq!(lookup.kernel_window.unwrap().max_nanoseconds, 90);
+    assert_eq!(status.summary.nodes.as_deref(), Some("2/2"));
+    assert_eq!(status.summary.reads.as_deref(), Some("100"));
+}
+
+#[test]
+fn nodes_that_share_a_kernel_count_its_maps_once() {
+    let a = window("a", Rows::new());
+    let b = NodeWindow {
+        node: "b".to_owned(),
+        ..a.clone()
+    };
+    assert_eq!(matched_maps(&[a, b]), 1);
+}
+
+#[test]
+fn writes_do_not_count_as_reads() {
+    let a = window(
+        "a",
+        Rows::from([(key(1, Operation::Update, 0), counts(&[100], &[90]))]),
+    );
+    let status = status(&[a], TWO_OF_TWO, vec![], None);
+    assert_eq!(status.summary.reads.as_deref(), Some("0"));
+    assert_eq!(status.summary.p99, None);
+    assert_eq!(status.operations[0].operation, Operation::Update);
+}
+
+#[test]
+fn active_reads_stay_apart_from_callers() {
+    let own = Counts {
+        active_read: [700, 700].into_iter().collect(),
+        active_delay: [50_000, 50_000].into_iter().collect(),
+        ..Counts::default()
+    };
+    let a = window("a", Rows::from([(key(1, Operation::Lookup, 0), own)]));
+
+    let status = status(&[a], TWO_OF_TWO, vec![], None);
+
+    let lookup = &status.operations[0];
+    assert_eq!((lookup.count, lookup.until_user), (0, None));
+    let active = lookup.active.as_ref().unwrap();
+    assert_eq!(active.count, 2);
+    assert!(active.start_delay.p50_nanoseconds > active.read.p50_nanoseconds);
+    assert!(status.slowest.is_empty());
+}
+
+#[test]
+fn the_slowest_rows_are_those_that_lost_most_time_and_at_most_ten() {
+    let mut rows = Rows::new();
+    for cpu in 0..20 {
+        let mut values = vec![500; 1000];
+        values.extend(vec![4_000_000; cpu as usize]);
+        rows.insert(key(1, Operation::Lookup, cpu), counts(&values, &values));
+    }
+
+    let status = status(&[window("a", rows)], TWO_OF_TWO, vec![], None);
+
+    let cpus: Vec<i32> = status.slowest.iter().map(|it| it.cpu).collect();
+    assert_eq!(cpus, (10..20).rev().collect::<Vec<_>>());
+    assert_eq!(status.slowest[0].map.name, "map1");
+    let share = status.slowest[0].time_lost_parts_per_million;
+    assert!((share - 1_266).abs() < 20, "19 × 4 ms of 60 s, got {share}");
+}
+
+#[test]
+fn a_map_that_has_gone_keeps_its_name_but_no_longer_matches() {
+    let mut a = window(
+        "a",
+        Rows::from([(key(2, Operation::Lookup, 0), counts(&[100], &[90]))]),
+    );
+    a.gone = vec![map(2)];
+
+    let status = status(&[a], TWO_OF_TWO, vec![], None);
+
+    assert_eq!(status.matched_maps, 1);
+    assert_eq!(status.slowest[0].map.name, "map2");
+}
+
+#[test]
+fn losses_add_up_by_kind_and_zeros_are_left_out() {
+    let mut a = window("a", Rows::new());
+    a.losses = BTreeMap::from([("Attr".to_owned(), 2), ("Storage".to_owned(), 0)]);
+    let mut b = window("b", Rows::new());
+    b.losses = BTreeMap::from([("Attr".to_owned(), 3)]);
+
+    let status = status(&[a, b], TWO_OF_TWO, vec![], None);
+
+    assert_eq!(status.losses.len(), 1);
+    assert_eq!(
+        (status.losses[0].kind.as_str(), status.losses[0].count),
+        ("Attr", 5)
+    );
+}

@@ -1,0 +1,294 @@
+//! Turns a spec into what the agent and the operator act on, or says what to write instead.
+//!
+//! The API server refuses most mistakes by schema and CEL. A file given to `maplatency-agent run` meets no API
+//! server, and some mistakes no schema can see; so everything is checked here again.
+
+mod cpus;
+mod labels;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use cpus::CpuChoice;
+pub use labels::selects;
+
+use crate::crd::spec::{ActiveReads, CallerSelector, MapLatencyProbeSpec, MapSelector, ReadMethod};
+use crate::glob::Glob;
+use crate::vocabulary::{MapIdentity, MapType, Operation};
+
+/// One mistake: where it stands and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, such as `spec.maps[0].names[1]`.
+    pub field: String,
+    /// What is wrong and what to write instead.
+    pub advice: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.advice)
+    }
+}
+
+/// Every mistake in a spec.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+pub struct InvalidSpec(pub Vec<Problem>);
+
+/// A spec without mistakes, parsed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedSpec {
+    /// Which maps; any of them.
+    pub maps: Vec<MapMatcher>,
+    /// Which operations, in order.
+    pub operations: Vec<Operation>,
+    /// Which callers.
+    pub callers: CallerMatcher,
+    /// Reads by the agent itself.
+    pub active: Option<ActivePlan>,
+    /// Length of the sliding window.
+    pub window: Duration,
+}
+
+impl CheckedSpec {
+    /// Whether a map is to be measured.
+    pub fn matches(&self, map: &MapIdentity) -> bool {
+        self.maps.iter().any(|it| it.matches(map))
+    }
+}
+
+/// One entry of `spec.maps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapMatcher {
+    names: Option<Vec<Glob>>,
+    types: Option<Vec<MapType>>,
+    ids: Option<Vec<u32>>,
+}
+
+impl MapMatcher {
+    fn matches(&self, map: &MapIdentity) -> bool {
+        let name = self
+            .names
+            .as_ref()
+            .is_none_or(|all| all.iter().any(|it| it.matches(&map.name)));
+        let map_type = self
+            .types
+            .as_ref()
+            .is_none_or(|all| map.map_type.is_some_and(|it| all.contains(&it)));
+        let id = self.ids.as_ref().is_none_or(|all| all.contains(&map.id));
+        name && map_type && id
+    }
+}
+
+/// Callers by command; the kernel side evaluates it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallerMatcher {
+    /// Patterns to measure; empty: everyone.
+    pub commands: Vec<Glob>,
+    /// Patterns to leave out; they outrank `commands`.
+    pub exclude: Vec<Glob>,
+}
+
+/// Reads by pinned threads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivePlan {
+    /// Where to read from.
+    pub cpus: CpuChoice,
+    /// Time between two reads of a map on a CPU.
+    pub period: Duration,
+    /// How to read.
+    pub method: ReadMethod,
+}
+
+impl MapLatencyProbeSpec {
+    /// Parses every field, or lists every mistake.
+    pub fn check(&self) -> Result<CheckedSpec, InvalidSpec> {
+        let mut problems = Problems::default();
+        if let Some(selector) = &self.node_selector {
+            labels::check(selector, &mut problems);
+        }
+        problems.length("spec.maps", self.maps.len(), 1, 16);
+        if let Some(operations) = &self.operations {
+            problems.length("spec.operations", operations.len(), 1, 9);
+        }
+        let maps = self
+            .maps
+            .iter()
+            .enumerate()
+            .filter_map(|(at, it)| check_maps(at, it, &mut problems))
+            .collect();
+        let callers = self
+            .callers
+            .as_ref()
+            .map_or_else(CallerMatcher::default, |it| {
+                check_callers(it, &mut problems)
+            });
+        let active = self
+            .active_reads
+            .as_ref()
+            .and_then(|it| check_active(it, &mut problems));
+        let window = problems.range("spec.windowSeconds", self.window_seconds, 10, 600);
+        problems.into_result(|| CheckedSpec {
+            maps,
+            operations: self.effective_operations(),
+            callers,
+            active,
+            window: Duration::from_secs(window),
+        })
+    }
+}
+
+fn check_maps(at: usize, selector: &MapSelector, problems: &mut Problems) -> Option<MapMatcher> {
+    let path = format!("spec.maps[{at}]");
+    let MapSelector { names, types, ids } = selector;
+    if names.is_none() && types.is_none() && ids.is_none() {
+        problems.add(
+            path,
+            "needs names, types or ids; to match every map write names: [\"*\"]",
+        );
+        return None;
+    }
+    if let Some(types) = types {
+        problems.length(&format!("{path}.types"), types.len(), 1, 33);
+    }
+    let ids = ids.as_ref().map(|ids| {
+        problems.length(&format!("{path}.ids"), ids.len(), 1, 64);
+        ids.iter()
+            .enumerate()
+            .map(|(n, id)| problems.range(&format!("{path}.ids[{n}]"), *id, 1, 2_147_483_647))
+            .map(|id| u32::try_from(id).unwrap_or(u32::MAX))
+            .collect()
+    });
+    let names = names
+        .as_ref()
+        .map(|it| check_globs(&format!("{path}.names"), it, 16, problems));
+    Some(MapMatcher {
+        names,
+        types: types.clone(),
+        ids,
+    })
+}
+
+fn check_callers(callers: &CallerSelector, problems: &mut Problems) -> CallerMatcher {
+    let CallerSelector {
+        commands,
+        exclude_commands,
+    } = callers;
+    if commands.is_none() && exclude_commands.is_none() {
+        problems.add(
+            "spec.callers",
+            "needs commands or excludeCommands; to measure every caller leave callers out",
+        );
+    }
+    let mut globs = |field: &str, patterns: &Option<Vec<String>>| {
+        patterns
+            .as_ref()
+            .map(|it| check_globs(&format!("spec.callers.{field}"), it, 8, problems))
+            .unwrap_or_default()
+    };
+    let matcher = CallerMatcher {
+        commands: globs("commands", commands),
+        exclude: globs("excludeCommands", exclude_commands),
+    };
+    for both in matcher
+        .commands
+        .iter()
+        .filter(|it| matcher.exclude.contains(it))
+    {
+        let advice = format!(
+            "{:?} stands in both commands and excludeCommands; take it out of one of them",
+            both.as_str()
+        );
+        problems.add("spec.callers", advice);
+    }
+    matcher
+}
+
+fn check_globs(
+    path: &str,
+    patterns: &[String],
+    at_most: usize,
+    problems: &mut Problems,
+) -> Vec<Glob> {
+    problems.length(path, patterns.len(), 1, at_most);
+    let mut globs = Vec::with_capacity(patterns.len());
+    for (n, pattern) in patterns.iter().enumerate() {
+        match pattern.parse() {
+            Ok(glob) => globs.push(glob),
+            Err(error) => problems.add(format!("{path}[{n}]"), format!("{pattern:?} {error}")),
+        }
+    }
+    globs
+}
+
+fn check_active(active: &ActiveReads, problems: &mut Problems) -> Option<ActivePlan> {
+    let ActiveReads {
+        cpus,
+        period_milliseconds,
+        method,
+    } = active;
+    let period = problems.range(
+        "spec.activeReads.periodMilliseconds",
+        *period_milliseconds,
+        10,
+        60_000,
+    );
+    match cpus.parse() {
+        Ok(cpus) => Some(ActivePlan {
+            cpus,
+            period: Duration::from_millis(period),
+            method: *method,
+        }),
+        Err(error) => {
+            problems.add("spec.activeReads.cpus", format!("{cpus:?} {error}"));
+            None
+        }
+    }
+}
+
+/// Collects mistakes, so that a user sees all of them at once.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, field: impl Into<String>, advice: impl Into<String>) {
+        self.0.push(Problem {
+            field: field.into(),
+            advice: advice.into(),
+        });
+    }
+
+    fn length(&mut self, field: &str, length: usize, least: usize, most: usize) {
+        if length < least {
+            self.add(field, "is empty; list at least one, or leave the field out");
+        } else if length > most {
+            self.add(
+                field,
+                format!("has {length} items; at most {most} are allowed"),
+            );
+        }
+    }
+
+    fn range(&mut self, field: &str, value: i64, least: u32, most: u32) -> u64 {
+        if (i64::from(least)..=i64::from(most)).contains(&value) {
+            return u64::try_from(value).unwrap_or_default();
+        }
+        self.add(
+            field,
+            format!("is {value}; write a number from {least} to {most}"),
+        );
+        u64::from(least)
+    }
+
+    fn into_result<T>(self, value: impl FnOnce() -> T) -> Result<T, InvalidSpec> {
+        if self.0.is_empty() {
+            Ok(value())
+        } else {
+            Err(InvalidSpec(self.0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! What a checked spec matches, and what is refused with which advice.
+
+use super::*;
+
+fn spec(yaml: &str) -> MapLatencyProbeSpec {
+    serde_yaml::from_str(yaml).unwrap()
+}
+
+fn map(id: u32, name: &str, map_type: MapType) -> MapIdentity {
+    MapIdentity {
+        id,
+        name: name.to_owned(),
+        map_type: Some(map_type),
+    }
+}
+
+#[test]
+fn any_entry_may_match_but_all_fields_of_it_have_to() {
+    let checked = spec("{maps: [{names: ['ct_*'], types: [Hash]}, {ids: [7]}]}")
+        .check()
+        .unwrap();
+
+    assert!(checked.matches(&map(1, "ct_tcp", MapType::Hash)));
+    assert!(!checked.matches(&map(1, "ct_tcp", MapType::Array)));
+    assert!(!checked.matches(&map(1, "nat", MapType::Hash)));
+    assert!(checked.matches(&map(7, "nat", MapType::Array)));
+}
+
+#[test]
+fn left_out_fields_take_their_defaults() {
+    let checked = spec("{maps: [{names: ['*']}], activeReads: {}}")
+        .check()
+        .unwrap();
+
+    assert_eq!(checked.window, Duration::from_secs(60));
+    assert!(checked.operations.iter().all(|it| it.is_read()));
+    assert_eq!(checked.operations.len(), 5);
+    let active = checked.active.unwrap();
+    assert_eq!(active.cpus, CpuChoice::All);
+    assert_eq!(active.period, Duration::from_millis(100));
+}
+
+#[test]
+fn every_mistake_is_listed_with_its_field_and_advice() {
+    let cases = [
+        (
+            "{maps: []}",
+            "spec.maps: is empty; list at least one, or leave the field out",
+        ),
+        (
+            "{maps: [{}]}",
+            "spec.maps[0]: needs names, types or ids; to match every map write names: [\"*\"]",
+        ),
+        (
+            "{maps: [{names: ['']}]}",
+            "spec.maps[0].names[0]: \"\" is empty; write \"*\" to match every name",
+        ),
+        (
+            "{maps: [{names: ['ä']}]}",
+            "spec.maps[0].names[0]: \"ä\" holds 'ä', which no name in the kernel can hold",
+        ),
+        (
+            "{maps: [{ids: [0]}]}",
+            "spec.maps[0].ids[0]: is 0; write a number from 1 to 2147483647",
+        ),
+        (
+            "{maps: [{ids: [1]}], windowSeconds: 5}",
+            "spec.windowSeconds: is 5; write a number from 10 to 600",
+        ),
+        (
+            "{maps: [{ids: [1]}], callers: {}}",
+            "spec.callers: needs commands or excludeCommands; to measure every caller leave callers out",
+        ),
+        (
+            "{maps: [{ids: [1]}], callers: {commands: [a], excludeCommands: [a]}}",
+            "spec.callers: \"a\" stands in both commands and excludeCommands; take it out of one of them",
+        ),
+        (
+            "{maps: [{ids: [1]}], activeReads: {cpus: 3-1}}",
+            "spec.activeReads.cpus: \"3-1\" counts down; write 1-3 instead of 3-1",
+        ),
+        (
+            "{maps: [{ids: [1]}], activeReads: {periodMilliseconds: 1}}",
+            "spec.activeReads.periodMilliseconds: is 1; write a number from 10 to 60000",
+        ),
+        (
+            "{maps: [{ids: [1]}], operations: []}",
+            "spec.operations: is empty; list at least one, or leave the field out",
+        ),
+    ];
+    for (yaml, message) in cases {
+        assert_eq!(
+            spec(yaml).check().unwrap_err().to_string(),
+            message,
+            "{yaml}"
+        );
+    }
+}
+
+#[test]
+fn several_mistakes_come_together() {
+    let error = spec("{maps: [{ids: [0]}], windowSeconds: 1}")
+        .check()
+        .unwrap_err();
+    assert_eq!(error.0.len(), 2);
+}

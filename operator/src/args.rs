@@ -1,0 +1,194 @@
+//! The command line.
+#![allow(
+    clippy::doc_markdown,
+    reason = "these comments are printed as help, where backticks are noise"
+)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use tonic::transport::Uri;
+
+/// Port on which agents find the operator.
+const PORT: u16 = 7443;
+
+/// Measures BPF map latency across a cluster: places agents, merges what they measure, writes status.
+#[derive(Debug, Parser)]
+#[command(name = "maplatency-operator", version, about)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the CustomResourceDefinition as YAML.
+    ///
+    /// To install it: maplatency-operator crd | kubectl apply --server-side -f -
+    Crd,
+    /// Serve the agents and keep every MapLatencyProbe's status up to date.
+    ///
+    /// Talks to the API server of the kubeconfig ($KUBECONFIG), or of the cluster that it runs in. For every
+    /// probe it decides which nodes measure, keeps one DaemonSet of agents on exactly those nodes, tells each
+    /// agent what to measure and writes what comes back into the probe's status.
+    Run(Box<RunArgs>),
+}
+
+/// How to serve. Every flag can be given as an environment variable.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct RunArgs {
+    /// Serve agents without TLS and without checking who they are.
+    ///
+    /// Whoever reaches the port can then report as any node. For trials on a single host; a later release
+    /// brings TLS and agent identities, and until then the operator starts with this flag only.
+    #[arg(long, env = "MAPLATENCY_INSECURE_PLAINTEXT")]
+    pub insecure_plaintext: bool,
+
+    /// Address to listen on for agents.
+    #[arg(
+        long,
+        env = "MAPLATENCY_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:7443"
+    )]
+    pub listen: SocketAddr,
+
+    /// URL under which agents find this operator
+    /// [default: `http://maplatency-operator.<namespace>.svc:7443`].
+    #[arg(long, env = "MAPLATENCY_AGENT_OPERATOR_URL", value_name = "URL", value_parser = operator_url)]
+    pub agent_operator_url: Option<String>,
+
+    /// Namespace for the agents' DaemonSet; the operator's own.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "maplatency-system", value_parser = namespace)]
+    pub namespace: String,
+
+    /// Image of the agent.
+    #[arg(
+        long,
+        env = "MAPLATENCY_AGENT_IMAGE",
+        value_name = "IMAGE",
+        default_value = concat!("maplatency-agent:", env!("CARGO_PKG_VERSION"))
+    )]
+    pub agent_image: String,
+
+    /// Time between two reports of an agent, from 100ms to 5m.
+    ///
+    /// Shorter makes status fresher, longer makes large clusters cheaper. No count is lost either way.
+    #[arg(
+        long,
+        env = "MAPLATENCY_REPORT_PERIOD",
+        value_name = "DURATION",
+        default_value = "2s",
+        value_parser = report_period
+    )]
+    pub report_period: Duration,
+
+    /// Form of the log on stderr.
+    #[arg(long, env = "MAPLATENCY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What to log, such as debug, or info,maplatency_operator=debug.
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        value_name = "FILTER",
+        default_value = "info,kube=warn"
+    )]
+    pub log_filter: String,
+}
+
+impl RunArgs {
+    /// The URL that agents dial.
+    pub fn operator_url(&self) -> String {
+        self.agent_operator_url
+            .clone()
+            .unwrap_or_else(|| format!("http://maplatency-operator.{}.svc:{PORT}", self.namespace))
+    }
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+fn report_period(text: &str) -> Result<Duration, String> {
+    let period = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if (Duration::from_millis(100)..=Duration::from_mins(5)).contains(&period) {
+        Ok(period)
+    } else {
+        Err("write a duration from 100ms to 5m".to_owned())
+    }
+}
+
+fn operator_url(text: &str) -> Result<String, String> {
+    let url: Uri = text.parse().map_err(|e| format!("{e}"))?;
+    let plain = url.scheme_str() == Some("http");
+    if plain && url.host().is_some_and(|it| !it.is_empty()) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a URL such as http://maplatency-operator.maplatency-system.svc:7443".to_owned())
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let fine = (1..=63).contains(&text.len())
+        && text.bytes().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    if fine {
+        Ok(text.to_owned())
+    } else {
+        Err("write 1 to 63 lowercase letters, digits and '-'".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<RunArgs, clap::Error> {
+        let line = ["maplatency-operator", "run"].iter().chain(arguments);
+        match Args::try_parse_from(line)?.command {
+            Command::Run(run) => Ok(*run),
+            Command::Crd => unreachable!("`run` was asked for"),
+        }
+    }
+
+    #[test]
+    fn agents_dial_the_service_of_the_namespace_unless_told_otherwise() {
+        let here = run(&["--namespace", "measure"]).unwrap();
+        assert_eq!(
+            here.operator_url(),
+            "http://maplatency-operator.measure.svc:7443"
+        );
+
+        let there = run(&["--agent-operator-url", "http://127.0.0.1:9000"]).unwrap();
+        assert_eq!(there.operator_url(), "http://127.0.0.1:9000");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_with_advice() {
+        for (flag, value, advice) in [
+            ("--report-period", "1ms", "from 100ms to 5m"),
+            ("--report-period", "soon", "expected number"),
+            (
+                "--agent-operator-url",
+                "https://x:1",
+                "http://maplatency-operator",
+            ),
+            ("--agent-operator-url", "x", "http://maplatency-operator"),
+            ("--namespace", "Not_One", "lowercase letters"),
+        ] {
+            let error = run(&[flag, value]).unwrap_err().to_string();
+            assert!(error.contains(advice), "{flag} {value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What one run of one agent has measured.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use maplatency_core::MapIdentity;
+use maplatency_core::measure::{
+    NodeWindow, Rows, SeriesKey, SlidingWindow, WentBackwards, WorstSlice,
+};
+use maplatency_proto::{Beginning, ProbeReport, Report};
+
+use super::{Placements, Taken};
+
+/// One run of one agent. Times of reports are on the agent's clock, which begins with the epoch; between and
+/// after reports that clock is taken to run on with the operator's.
+#[derive(Debug)]
+pub(super) struct Epoch {
+    pub(super) id: String,
+    boot_id: String,
+    sequence: u64,
+    taken: Duration,
+    received: Instant,
+    losses: BTreeMap<String, u64>,
+    /// By uid of the probe.
+    windows: BTreeMap<String, ProbeWindow>,
+}
+
+/// What was measured for one generation of one probe.
+#[derive(Debug)]
+struct ProbeWindow {
+    generation: i64,
+    window: SlidingWindow,
+    maps: Vec<MapIdentity>,
+    /// Maps that matched before: their rows are still in the window, and need names.
+    gone: BTreeMap<u32, MapIdentity>,
+    worst: BTreeMap<SeriesKey, WorstSlice>,
+    problems: Vec<String>,
+}
+
+impl Epoch {
+    pub(super) fn new(id: String, boot_id: String, now: Instant) -> Self {
+        Self {
+            id,
+            boot_id,
+            sequence: 0,
+            taken: Duration::ZERO,
+            received: now,
+            losses: BTreeMap::new(),
+            windows: BTreeMap::new(),
+        }
+    }
+
+    /// Takes a report. `window` tells the length of a probe's window if its generation is wanted of this agent.
+    pub(super) fn take(
+        &mut self,
+        report: Report,
+        now: Instant,
+        window: impl Fn(&str, i64) -> Option<Duration>,
+    ) -> Taken {
+        let Report {
+            sequence,
+            revision: _,
+            taken,
+            probes,
+            losses,
+        } = report;
+        if sequence <= self.sequence {
+            return Taken::Repeated;
+        }
+        self.sequence = sequence;
+        self.taken = taken;
+        self.received = now;
+        self.losses = losses;
+        let mut outcome = Taken::New;
+        for probe in probes {
+            let Some(length) = window(&probe.uid, probe.generation) else {
+                continue;
+            };
+            if self.take_probe(taken, length, probe).is_err() {
+                outcome = Taken::WentBackwards;
+            }
+        }
+        outcome
+    }
+
+    fn take_probe(
+        &mut self,
+        taken: Duration,
+        length: Duration,
+        report: ProbeReport,
+    ) -> Result<(), WentBackwards> {
+        let ProbeReport {
+            uid,
+            generation,
+            maps,
+            rows,
+            worst,
+            beginning,
+            problems,
+        } = report;
+        let known = self
+            .windows
+            .remove(&uid)
+            .filter(|it| it.generation == generation);
+        let began = known.is_some();
+        let mut probe = known.unwrap_or_else(|| ProbeWindow::new(generation, length));
+        let advanced = if began {
+            probe.advance(taken, rows.clone())
+        } else {
+            Ok(())
+        };
+        if !began || advanced.is_err() {
+            probe = ProbeWindow::new(generation, length);
+            let start = beginning.unwrap_or_else(|| Beginning {
+                taken,
+                rows: rows.clone(),
+            });
+            probe.window.begin(start.taken, start.rows);
+            // A beginning that exceeds the state itself is not one; then the state is.
+            if probe.advance(taken, rows.clone()).is_err() {
+                probe.window.begin(taken, rows);
+            }
+        }
+        probe.rename(maps);
+        probe.worst = worst;
+        probe.problems = problems;
+        self.windows.insert(uid, probe);
+        advanced
+    }
+
+    /// Drops what belongs to no placed generation.
+    pub(super) fn keep_only(&mut self, placements: &Placements) {
+        self.windows.retain(|uid, it| {
+            placements
+                .get(uid)
+                .is_some_and(|placed| placed.probe.generation == it.generation)
+        });
+    }
+
+    /// What this agent measured in the window that ends now, and what it cannot do.
+    pub(super) fn measured(
+        &mut self,
+        node: &str,
+        uid: &str,
+        now: Instant,
+    ) -> Option<(NodeWindow, Vec<String>)> {
+        let at = self.clock(now);
+        let probe = self.windows.get_mut(uid)?;
+        probe.window.expire(at);
+        probe.forget();
+        let rows = probe.window.within().clone();
+        let worst = probe
+            .worst
+            .iter()
+            .filter(|(key, _)| rows.contains_key(key))
+            .map(|(key, it)| (*key, it.clone()))
+            .collect();
+        let window = NodeWindow {
+            node: node.to_owned(),
+            boot_id: self.boot_id.clone(),
+            maps: probe.maps.clone(),
+            gone: probe.gone.values().cloned().collect(),
+            span: probe.window.span(),
+            rows,
+            worst,
+            losses: self.losses.clone(),
+        };
+        Some((window, probe.problems.clone()))
+    }
+
+    /// Whether anything is left in any window. What is not, is dropped.
+    pub(super) fn is_of_use(&mut self, now: Instant) -> bool {
+        let at = self.clock(now);
+        self.windows.retain(|_, it| {
+            it.window.expire(at);
+            it.window.slices().next().is_some()
+        });
+        !self.windows.is_empty()
+    }
+
+    fn clock(&self, now: Instant) -> Duration {
+        self.taken
+            .saturating_add(now.saturating_duration_since(self.received))
+    }
+}
+
+impl ProbeWindow {
+    fn new(generation: i64, length: Duration) -> Self {
+        Self {
+            generation,
+            window: SlidingWindow::new(length),
+            maps: Vec::new(),
+            gone: BTreeMap::new(),
+            worst: BTreeMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn advance(&mut self, taken: Duration, rows: Rows) -> Result<(), WentBackwards> {
+        match self.window.newest() {
+            (_, Some(newest)) if taken < newest => Err(WentBackwards),
+            _ => self.window.advance(taken, rows),
+        }
+    }
+
+    /// Takes the maps that match now, and remembers those that did before.
+    fn rename(&mut self, maps: Vec<MapIdentity>) {
+        for map in std::mem::replace(&mut self.maps, maps) {
+            self.gone.insert(map.id, map);
+        }
+        for map in &self.maps {
+            self.gone.remove(&map.id);
+        }
+        self.forget();
+    }
+
+    /// Forgets names that no row needs.
+    fn forget(&mut self) {
+        let rows = self.window.within();
+        self.gone
+            .retain(|id, _| rows.keys().any(|key| key.map_id == *id));
+    }
+}

@@ -1,0 +1,333 @@
+//! What restarts, repetitions and changes of the spec do to a window.
+
+use super::*;
+use maplatency_core::measure::{Counts, Rows, SeriesKey};
+use maplatency_core::{MapIdentity, Operation};
+use maplatency_proto::{Beginning, ProbeReport};
+
+const UID: &str = "uid-1";
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn hello(node: &str, epoch: char) -> Hello {
+    Hello {
+        node: node.to_owned(),
+        epoch: epoch.to_string().repeat(32),
+        version: "0.1.0".to_owned(),
+        kernel: "6.18".to_owned(),
+        boot_id: "b007".to_owned(),
+        tier: "Tracepoint".to_owned(),
+    }
+}
+
+fn placement(generation: i64, nodes: &[&str]) -> Placement {
+    Placement {
+        window: seconds(10),
+        nodes: nodes.iter().map(|it| (*it).to_owned()).collect(),
+        probe: AssignedProbe {
+            name: "probe".to_owned(),
+            uid: UID.to_owned(),
+            generation,
+            spec: serde_yaml::from_str("{maps: [{names: ['*']}], windowSeconds: 10}").unwrap(),
+        },
+    }
+}
+
+fn fleet(nodes: &[&str]) -> Arc<Fleet> {
+    let fleet = Arc::new(Fleet::new(seconds(2), 1000));
+    fleet.place(Placements::from([(UID.to_owned(), placement(1, nodes))]));
+    fleet
+}
+
+fn rows(map_id: u32, count: usize) -> Rows {
+    let key = SeriesKey {
+        map_id,
+        operation: Operation::Lookup,
+        cpu: 0,
+    };
+    let counts = Counts {
+        until_user: std::iter::repeat_n(500, count).collect(),
+        ..Counts::default()
+    };
+    Rows::from([(key, counts)])
+}
+
+/// A report of so many reads in total on map 1.
+fn report(sequence: u64, taken: u64, total: usize) -> Report {
+    Report {
+        sequence,
+        revision: 1001,
+        taken: seconds(taken),
+        losses: [("Attr".to_owned(), 3)].into(),
+        probes: vec![ProbeReport {
+            uid: UID.to_owned(),
+            generation: 1,
+            maps: vec![map(1)],
+            rows: rows(1, total),
+            worst: [].into(),
+            beginning: None,
+            problems: vec![],
+        }],
+    }
+}
+
+fn map(id: u32) -> MapIdentity {
+    MapIdentity {
+        id,
+        name: format!("map{id}"),
+        map_type: None,
+    }
+}
+
+fn with_beginning(mut report: Report, taken: u64, total: usize) -> Report {
+    report.probes[0].beginning = Some(Beginning {
+        taken: seconds(taken),
+        rows: rows(1, total),
+    });
+    report
+}
+
+fn reads(view: &View) -> u64 {
+    let rows = view.windows.iter().flat_map(|it| it.rows.values());
+    rows.map(|it| it.until_user.count()).sum()
+}
+
+fn view(fleet: &Fleet, now: Instant) -> View {
+    fleet.view(UID, 1, now).unwrap()
+}
+
+#[test]
+fn a_report_counts_from_its_beginning() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+
+    agent.report(with_beginning(report(1, 5, 100), 0, 40), now);
+
+    let view = view(&fleet, now);
+    assert_eq!(reads(&view), 60);
+    assert_eq!((view.ready(), view.selected), (1, 1));
+}
+
+#[test]
+fn without_a_beginning_the_first_report_is_the_beginning() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+
+    agent.report(report(1, 5, 100), now);
+    assert_eq!(reads(&view(&fleet, now)), 0);
+    agent.report(report(2, 7, 130), now + seconds(2));
+    assert_eq!(reads(&view(&fleet, now + seconds(2))), 30);
+}
+
+#[test]
+fn a_repeated_or_older_report_changes_nothing() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 10), 0, 0), now);
+    agent.report(report(2, 2, 20), now);
+
+    assert_eq!(agent.report(report(2, 2, 20), now), Taken::Repeated);
+    assert_eq!(agent.report(report(1, 1, 10), now), Taken::Repeated);
+
+    assert_eq!(reads(&view(&fleet, now)), 20);
+}
+
+#[test]
+fn a_lost_report_loses_no_count() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 10), 0, 0), now);
+
+    agent.report(report(3, 5, 50), now + seconds(4));
+
+    assert_eq!(reads(&view(&fleet, now + seconds(4))), 50);
+}
+
+#[test]
+fn a_reconnected_agent_goes_on_where_it_was() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 10), 0, 0), now);
+    drop(agent);
+    assert_eq!(view(&fleet, now).absent.len(), 1);
+
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(2, 3, 25), 0, 0), now + seconds(2));
+
+    assert_eq!(reads(&view(&fleet, now + seconds(2))), 25);
+}
+
+#[test]
+fn a_restarted_agent_neither_doubles_nor_loses() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 100, 70), 99, 30), now);
+    drop(agent);
+
+    let agent = fleet.connect(hello("a", '2'));
+    agent.report(with_beginning(report(1, 1, 5), 0, 0), now + seconds(3));
+
+    let view = view(&fleet, now + seconds(3));
+    assert_eq!(reads(&view), 45);
+    // The map that both saw is one, and losses are told since the agent began.
+    assert_eq!(maplatency_core::summary::matched_maps(&view.windows), 1);
+    let losses = view.windows.iter().map(|it| it.losses.len());
+    assert_eq!(losses.sum::<usize>(), 1);
+}
+
+#[test]
+fn what_a_node_that_is_gone_measured_leaves_the_window_by_age() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 100, 70), 99, 30), now);
+    drop(agent);
+
+    assert_eq!(reads(&view(&fleet, now + seconds(9))), 40);
+    let late = view(&fleet, now + seconds(10));
+    assert_eq!(reads(&late), 0);
+    assert!(late.windows.is_empty());
+
+    fleet.sweep(now + seconds(10));
+    assert_eq!(fleet.lock().known_epochs(), 0);
+}
+
+#[test]
+fn counts_that_go_backwards_begin_the_window_anew() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 50), 0, 0), now);
+
+    assert_eq!(agent.report(report(2, 2, 40), now), Taken::WentBackwards);
+    assert_eq!(reads(&view(&fleet, now)), 0);
+    assert_eq!(agent.report(report(3, 3, 45), now), Taken::New);
+    assert_eq!(reads(&view(&fleet, now)), 5);
+}
+
+#[test]
+fn nothing_of_an_old_generation_is_shown_for_a_new_one() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 50), 0, 0), now);
+
+    fleet.place(Placements::from([(UID.to_owned(), placement(2, &["a"]))]));
+    assert!(fleet.view(UID, 1, now).is_none());
+    let fresh = fleet.view(UID, 2, now).unwrap();
+    assert_eq!(
+        (reads(&fresh), fresh.ready(), fresh.windows.len()),
+        (0, 0, 0)
+    );
+
+    // The agent has not heard of it yet.
+    agent.report(report(2, 2, 60), now);
+    let fresh = fleet.view(UID, 2, now).unwrap();
+    assert_eq!(
+        (reads(&fresh), fresh.ready(), fresh.windows.len()),
+        (0, 0, 0)
+    );
+
+    let mut answer = with_beginning(report(3, 3, 7), 2, 0);
+    answer.probes[0].generation = 2;
+    agent.report(answer, now);
+    let fresh = fleet.view(UID, 2, now).unwrap();
+    assert_eq!((reads(&fresh), fresh.ready()), (7, 1));
+}
+
+#[test]
+fn a_map_that_is_gone_keeps_its_name_while_rows_of_it_are_left() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 50), 0, 0), now);
+    let mut other = report(2, 2, 0);
+    other.probes[0].maps = vec![map(2)];
+    other.probes[0].rows = rows(2, 4);
+    agent.report(other, now + seconds(1));
+
+    let seen = view(&fleet, now + seconds(1));
+    assert_eq!(seen.windows[0].maps, [map(2)]);
+    assert_eq!(seen.windows[0].gone, [map(1)]);
+    assert_eq!(reads(&seen), 54);
+
+    let later = view(&fleet, now + seconds(10));
+    assert_eq!((reads(&later), later.windows[0].gone.len()), (4, 0));
+}
+
+#[test]
+fn a_node_reports_only_what_it_is_asked_for() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let stranger = fleet.connect(hello("b", '1'));
+    stranger.report(with_beginning(report(1, 1, 50), 0, 0), now);
+    assert!(view(&fleet, now).windows.is_empty());
+}
+
+#[test]
+fn problems_come_with_their_node() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    let mut report = report(1, 1, 0);
+    report.probes[0].problems = vec!["no BTF".to_owned()];
+    agent.report(report, now);
+    assert_eq!(
+        view(&fleet, now).problems,
+        [("a".to_owned(), "no BTF".to_owned())]
+    );
+}
+
+#[tokio::test]
+async fn an_assignment_comes_at_once_and_on_every_change_of_the_nodes_own_probes() {
+    let fleet = fleet(&["a"]);
+    let (mut a, mut b) = (
+        fleet.connect(hello("a", '1')),
+        fleet.connect(hello("b", '2')),
+    );
+    let first = a.assignment().await.unwrap();
+    assert_eq!(first.probes.len(), 1);
+    assert!(b.assignment().await.unwrap().probes.is_empty());
+
+    fleet.place(Placements::from([(UID.to_owned(), placement(2, &["a"]))]));
+    let second = a.assignment().await.unwrap();
+    assert!(second.revision > first.revision);
+    assert_eq!(second.probes[0].generation, 2);
+
+    // Nothing changes for b.
+    assert!(futures::FutureExt::now_or_never(b.assignment()).is_none());
+}
+
+#[tokio::test]
+async fn an_agent_that_is_slow_to_read_gets_the_newest_assignment() {
+    let fleet = fleet(&["a"]);
+    let mut agent = fleet.connect(hello("a", '1'));
+    for generation in 2..=5 {
+        fleet.place(Placements::from([(
+            UID.to_owned(),
+            placement(generation, &["a"]),
+        )]));
+    }
+    assert_eq!(agent.assignment().await.unwrap().probes[0].generation, 5);
+    assert!(futures::FutureExt::now_or_never(agent.assignment()).is_none());
+}
+
+#[tokio::test]
+async fn a_newer_stream_of_a_node_ends_the_older() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let mut old = fleet.connect(hello("a", '1'));
+    old.assignment().await.unwrap();
+    let mut new = fleet.connect(hello("a", '1'));
+
+    assert!(old.assignment().await.is_none());
+    assert_eq!(old.report(report(1, 1, 1), now), Taken::Superseded);
+    drop(old);
+    assert!(new.assignment().await.is_some());
+    assert!(view(&fleet, now).absent.is_empty());
+}
+
+#[tokio::test]
+async fn closing_ends_every_stream_and_takes_no_new_one() {
+    let fleet = fleet(&["a"]);
+    let mut agent = fleet.connect(hello("a", '1'));
+    agent.assignment().await.unwrap();
+    fleet.close();
+    assert!(agent.assignment().await.is_none());
+    assert_eq!(view(&fleet, Instant::now()).absent.len(), 1);
+}

@@ -1,0 +1,21 @@
+//! The `maplatency-operator` binary.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use maplatency_operator::args::{Args, Command};
+use maplatency_operator::chain::chain;
+
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
+        Command::Crd => maplatency_operator::print_crd(),
+        Command::Run(run) => maplatency_operator::run(*run),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The status of a probe: conditions with numbers, figures from the merge.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _};
+use maplatency_core::condition::{AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions};
+use maplatency_core::crd::status::NodeCounts;
+use maplatency_core::validate::InvalidSpec;
+use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, summary};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::Error;
+use crate::fleet::View;
+
+/// Field manager of statuses.
+const MANAGER: &str = "maplatency-operator-status";
+/// The client repeats requests for many minutes; by then the figures are old.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Names and problems listed in a message; the rest is a number.
+const LISTED: usize = 3;
+/// Most kinds of loss that the schema allows.
+const LOSS_KINDS: usize = 16;
+
+/// Reason: the selector matches nothing.
+const NO_NODES: &str = "NoNodesSelected";
+
+/// What a visit found.
+#[derive(Debug)]
+pub enum Finding {
+    /// The spec has mistakes that the schema cannot see.
+    Invalid(InvalidSpec),
+    /// Agents are asked to measure.
+    Placed(View),
+}
+
+impl Finding {
+    /// Whether some node is selected that does not measure.
+    pub(super) fn lacks_agents(&self) -> bool {
+        match self {
+            Self::Invalid(_) => false,
+            Self::Placed(view) => view.ready() < view.selected,
+        }
+    }
+}
+
+/// Computes the status. The previous one only lends its transition times, and tells a loss of agents from a
+/// start without them.
+pub fn compute(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> MapLatencyProbeStatus {
+    let previous = probe.status.as_ref().map_or(&[][..], |it| &it.conditions);
+    let generation = probe.metadata.generation;
+    let verdicts = verdicts(finding, settled(previous, generation));
+    let conditions = conditions(verdicts, previous, generation, now);
+    match finding {
+        Finding::Invalid(_) => summary::status(&[], NodeCounts::default(), conditions, generation),
+        Finding::Placed(view) => {
+            let nodes = NodeCounts {
+                selected: count(view.selected),
+                ready: count(view.ready()),
+            };
+            let mut status = summary::status(&view.windows, nodes, conditions, generation);
+            // Agents of two versions may know more kinds together than one alone.
+            status.losses.truncate(LOSS_KINDS);
+            status
+        }
+    }
+}
+
+/// Whether the status tells of the present generation already.
+pub(super) fn continues(probe: &MapLatencyProbe) -> bool {
+    let told = probe.status.as_ref().and_then(|it| it.observed_generation);
+    told.is_some() && told == probe.metadata.generation
+}
+
+/// Status and reason of `Ready`.
+pub(super) fn ready<'a>(
+    conditions: impl IntoIterator<Item = &'a Condition>,
+) -> Option<(&'a str, &'a str)> {
+    conditions
+        .into_iter()
+        .find(|it| it.type_ == READY)
+        .map(|it| (it.status.as_str(), it.reason.as_str()))
+}
+
+/// Writes a status by server-side apply. A probe that is gone, or another one by now, is left alone.
+pub(super) async fn patch(
+    client: &Client,
+    probe: &MapLatencyProbe,
+    status: &MapLatencyProbeStatus,
+) -> Result<(), Error> {
+    let api: Api<MapLatencyProbe> = Api::all(client.clone());
+    let name = probe.name_any();
+    let patch = json!({
+        "apiVersion": "maplatency.dev/v1alpha1",
+        "kind": "MapLatencyProbe",
+        // With the uid, a probe of the same name that was made since is a conflict.
+        "metadata": { "name": name, "uid": probe.metadata.uid },
+        "status": status,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    let patch = Patch::Apply(patch);
+    match timeout(LIMIT, api.patch_status(&name, &params, &patch)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Ok(()),
+        Ok(Err(source)) => Err(Error::Write {
+            probe: name,
+            source,
+        }),
+        Err(_) => Err(Error::Timeout { probe: name }),
+    }
+}
+
+/// Whether agents of this generation were there, or known to be missing, before.
+fn settled(previous: &[Condition], generation: Option<i64>) -> bool {
+    previous.iter().any(|it| {
+        it.type_ == AGENTS_READY
+            && it.observed_generation == generation
+            && it.status != "Unknown"
+            && it.reason != NO_NODES
+    })
+}
+
+fn verdicts(finding: &Finding, settled: bool) -> [Verdict; 3] {
+    let [agents, maps] = match finding {
+        Finding::Invalid(invalid) => {
+            let why = "the spec is invalid, so no agent is asked to measure";
+            return [
+                verdict(READY, Truth::False, "InvalidSpec", invalid.to_string()),
+                verdict(AGENTS_READY, Truth::Unknown, "InvalidSpec", why),
+                verdict(MAPS_FOUND, Truth::Unknown, "InvalidSpec", why),
+            ];
+        }
+        Finding::Placed(view) => [agents_ready(view, settled), maps_found(view)],
+    };
+    [sum(&agents, &maps), agents, maps]
+}
+
+/// Ready takes over what is wrong, or else what is unknown.
+fn sum(agents: &Verdict, maps: &Verdict) -> Verdict {
+    let of = |truth| [agents, maps].into_iter().find(|it| it.truth == truth);
+    match of(Truth::False).or_else(|| of(Truth::Unknown)) {
+        Some(cause) => verdict(READY, cause.truth, cause.reason, cause.message.clone()),
+        None => verdict(
+            READY,
+            Truth::True,
+            "Measuring",
+            format!("{}; {}", agents.message, maps.message),
+        ),
+    }
+}
+
+fn agents_ready(view: &View, settled: bool) -> Verdict {
+    let verdict = |truth, reason, message| verdict(AGENTS_READY, truth, reason, message);
+    if view.selected == 0 {
+        let message = "no node of the cluster is selected; see spec.nodeSelector".to_owned();
+        return verdict(Truth::False, NO_NODES, message);
+    }
+    let measuring = format!(
+        "{} of {} measure",
+        view.ready(),
+        plural(view.selected, "node")
+    );
+    if view.ready() == 0 && !settled {
+        let (reason, lack) = if view.connected.is_empty() {
+            (
+                "AwaitingAgents",
+                format!("agents on {}", list(&view.absent)),
+            )
+        } else {
+            let from = list(&view.connected);
+            (
+                "AwaitingReports",
+                format!("reports of this generation from {from}"),
+            )
+        };
+        let message = format!("{measuring}; waiting for {lack}");
+        return verdict(Truth::Unknown, reason, message);
+    }
+    let missing: BTreeSet<String> = view.absent.union(&view.connected).cloned().collect();
+    let problems = view.problems.iter();
+    let problems: Vec<String> = problems.map(|(node, it)| format!("{node}: {it}")).collect();
+    let mut parts = vec![measuring];
+    if !missing.is_empty() {
+        parts.push(format!("missing: {}", list(&missing)));
+    }
+    if !problems.is_empty() {
+        parts.push(list(&problems));
+    }
+    let message = parts.join("; ");
+    match (missing.is_empty(), problems.is_empty()) {
+        (false, _) => verdict(Truth::False, "NodesMissing", message),
+        (true, false) => verdict(Truth::False, "AgentProblems", message),
+        (true, true) => verdict(Truth::True, "AllNodesMeasure", message),
+    }
+}
+
+fn maps_found(view: &View) -> Verdict {
+    let verdict = |truth, reason, message| verdict(MAPS_FOUND, truth, reason, message);
+    let nodes = plural(view.ready(), "node");
+    match (
+        view.selected,
+        view.ready(),
+        summary::matched_maps(&view.windows),
+    ) {
+        (0, ..) => {
+            let message = "no node of the cluster is selected".to_owned();
+            verdict(Truth::Unknown, NO_NODES, message)
+        }
+        (_, 0, _) => {
+            let message = "no node has reported which maps it has".to_owned();
+            verdict(Truth::Unknown, "AwaitingReports", message)
+        }
+        (_, _, 0) => {
+            let message = format!("no map matches on {nodes}; see spec.maps");
+            verdict(Truth::False, "NoMapMatches", message)
+        }
+        (_, _, 1) => verdict(
+            Truth::True,
+            "MapsMatch",
+            format!("1 map matches on {nodes}"),
+        ),
+        (_, _, maps) => verdict(
+            Truth::True,
+            "MapsMatch",
+            format!("{maps} maps match on {nodes}"),
+        ),
+    }
+}
+
+fn verdict(
+    kind: &'static str,
+    truth: Truth,
+    reason: &'static str,
+    message: impl Into<String>,
+) -> Verdict {
+    Verdict {
+        kind,
+        truth,
+        reason,
+        message: message.into(),
+    }
+}
+
+fn plural(number: usize, noun: &str) -> String {
+    match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+/// The first few, and how many more.
+fn list<'a, T>(items: T) -> String
+where
+    T: IntoIterator<Item = &'a String, IntoIter: ExactSizeIterator>,
+{
+    let items = items.into_iter();
+    let more = items.len().saturating_sub(LISTED);
+    let shown: Vec<&str> = items.take(LISTED).map(String::as_str).collect();
+    match more {
+        0 => shown.join(", "),
+        _ => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

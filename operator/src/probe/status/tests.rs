@@ -1,0 +1,181 @@
+//! Every condition is there from the first visit on, and its message tells numbers and names.
+
+use super::*;
+use k8s_openapi::jiff::Timestamp;
+use maplatency_core::MapIdentity;
+use maplatency_core::measure::NodeWindow;
+
+fn probe(generation: i64) -> MapLatencyProbe {
+    let mut probe: MapLatencyProbe = serde_yaml::from_str(
+        "
+        apiVersion: maplatency.dev/v1alpha1
+        kind: MapLatencyProbe
+        metadata: {name: p, uid: u}
+        spec: {maps: [{names: ['*']}]}
+        ",
+    )
+    .unwrap();
+    probe.metadata.generation = Some(generation);
+    probe
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|it| (*it).to_owned()).collect()
+}
+
+fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View {
+    let window = NodeWindow {
+        node: "a".to_owned(),
+        boot_id: "b007".to_owned(),
+        maps: (1..=maps)
+            .map(|id| MapIdentity {
+                id,
+                name: String::new(),
+                map_type: None,
+            })
+            .collect(),
+        gone: vec![],
+        span: Duration::ZERO,
+        rows: [].into(),
+        worst: [].into(),
+        losses: [].into(),
+    };
+    View {
+        selected,
+        connected: names(connected),
+        absent: names(absent),
+        problems: vec![],
+        windows: vec![window],
+    }
+}
+
+fn now() -> Time {
+    Time(Timestamp::from_second(1_000).unwrap())
+}
+
+/// Every condition as `type=status reason: message`.
+fn told(status: &MapLatencyProbeStatus) -> Vec<String> {
+    let conditions = status.conditions.iter();
+    conditions
+        .map(|it| format!("{}={} {}: {}", it.type_, it.status, it.reason, it.message))
+        .collect()
+}
+
+fn first(view: View) -> MapLatencyProbeStatus {
+    compute(&probe(1), &Finding::Placed(view), &now())
+}
+
+#[test]
+fn before_any_agent_everything_is_unknown() {
+    let status = first(view(2, &[], &["a", "b"], 0));
+    assert_eq!(
+        told(&status),
+        [
+            "Ready=Unknown AwaitingAgents: 0 of 2 nodes measure; waiting for agents on a, b",
+            "AgentsReady=Unknown AwaitingAgents: 0 of 2 nodes measure; waiting for agents on a, b",
+            "MapsFound=Unknown AwaitingReports: no node has reported which maps it has",
+        ]
+    );
+    assert_eq!(status.observed_generation, Some(1));
+}
+
+#[test]
+fn connected_agents_owe_a_report() {
+    let status = first(view(2, &["a"], &["b"], 0));
+    assert_eq!(
+        told(&status)[1],
+        "AgentsReady=Unknown AwaitingReports: 0 of 2 nodes measure; waiting for reports of this generation from a"
+    );
+}
+
+#[test]
+fn all_nodes_and_some_maps_make_a_probe_ready() {
+    let status = first(view(3, &[], &[], 2));
+    assert_eq!(
+        told(&status),
+        [
+            "Ready=True Measuring: 3 of 3 nodes measure; 2 maps match on 3 nodes",
+            "AgentsReady=True AllNodesMeasure: 3 of 3 nodes measure",
+            "MapsFound=True MapsMatch: 2 maps match on 3 nodes",
+        ]
+    );
+    assert_eq!(status.summary.nodes.as_deref(), Some("3/3"));
+}
+
+#[test]
+fn missing_nodes_are_named_and_a_long_list_is_cut() {
+    let few = first(view(3, &[], &["node-c"], 1));
+    assert_eq!(
+        told(&few)[0],
+        "Ready=False NodesMissing: 2 of 3 nodes measure; missing: node-c"
+    );
+    let many = first(view(9, &["e"], &["a", "b", "c", "d"], 1));
+    assert_eq!(
+        told(&many)[1],
+        "AgentsReady=False NodesMissing: 4 of 9 nodes measure; missing: a, b, c and 2 more"
+    );
+}
+
+#[test]
+fn no_matching_map_is_told_with_where_to_look() {
+    let status = first(view(1, &[], &[], 0));
+    assert_eq!(
+        told(&status)[0],
+        "Ready=False NoMapMatches: no map matches on 1 node; see spec.maps"
+    );
+}
+
+#[test]
+fn a_selector_that_selects_nothing_is_told() {
+    let status = first(view(0, &[], &[], 0));
+    assert!(told(&status)[0].starts_with("Ready=False NoNodesSelected: no node of the cluster"));
+}
+
+#[test]
+fn an_invalid_spec_is_told_and_measured_nowhere() {
+    let mut probe = probe(1);
+    probe.spec.window_seconds = 1;
+    let invalid = Finding::Invalid(probe.spec.check().unwrap_err());
+
+    let status = compute(&probe, &invalid, &now());
+
+    assert_eq!(
+        told(&status)[0],
+        "Ready=False InvalidSpec: spec.windowSeconds: is 1; write a number from 10 to 600"
+    );
+    assert_eq!(status.conditions.len(), 3);
+    assert_eq!(status.nodes, NodeCounts::default());
+}
+
+#[test]
+fn what_agents_cannot_do_makes_a_probe_not_ready() {
+    let mut view = view(1, &[], &[], 1);
+    view.problems = vec![("a".to_owned(), "the kernel has no BTF".to_owned())];
+    assert_eq!(
+        told(&first(view))[0],
+        "Ready=False AgentProblems: 1 of 1 node measure; a: the kernel has no BTF"
+    );
+}
+
+#[test]
+fn agents_that_were_there_before_are_missing_and_not_awaited() {
+    let mut probe = probe(1);
+    probe.status = Some(first(view(1, &[], &[], 1)));
+
+    let lost = Finding::Placed(view(1, &[], &["a"], 0));
+    let status = compute(&probe, &lost, &now());
+    assert!(told(&status)[1].starts_with("AgentsReady=False NodesMissing"));
+
+    probe.metadata.generation = Some(2);
+    let status = compute(&probe, &lost, &now());
+    assert!(told(&status)[1].starts_with("AgentsReady=Unknown AwaitingAgents"));
+}
+
+#[test]
+fn agents_of_nodes_that_have_just_been_selected_are_awaited() {
+    let mut probe = probe(1);
+    probe.status = Some(first(view(0, &[], &[], 0)));
+    let new = Finding::Placed(view(1, &[], &["a"], 0));
+    let status = compute(&probe, &new, &now());
+    assert!(told(&status)[1].starts_with("AgentsReady=Unknown AwaitingAgents"));
+}

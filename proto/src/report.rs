@@ -1,0 +1,253 @@
+//! What an agent counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use maplatency_core::measure::{Rows, SeriesKey, WorstSlice};
+use maplatency_core::{MapIdentity, MapType};
+
+use crate::invalid::{Checked, each, form, length, nanoseconds, range, repeated, text, uid};
+use crate::rows::{rows, rows_to_wire, worst, worst_to_wire};
+use crate::{InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SERIES, wire};
+
+/// The totals of an epoch at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Rises by one with every new report of the epoch, over all its streams; at least 1.
+    pub sequence: u64,
+    /// The assignment that the agent ran; 0 before the first.
+    pub revision: u64,
+    /// When the report was taken, since the epoch began, by a clock that never steps.
+    pub taken: Duration,
+    /// What was counted for each probe, each uid once.
+    pub probes: Vec<ProbeReport>,
+    /// Operations that were seen and could not be recorded, by kind, since the epoch began.
+    pub losses: BTreeMap<String, u64>,
+}
+
+/// What was counted for one generation of one probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeReport {
+    /// The probe's uid, as assigned.
+    pub uid: String,
+    /// The generation of the spec that was measured.
+    pub generation: i64,
+    /// Maps that match now, each id once.
+    pub maps: Vec<MapIdentity>,
+    /// Cumulative since the epoch began.
+    pub rows: Rows,
+    /// The worst second of each row in the agent's current window.
+    pub worst: BTreeMap<SeriesKey, WorstSlice>,
+    /// In the first report of a stream, and in the first report of this uid and generation.
+    pub beginning: Option<Beginning>,
+    /// What of the spec cannot be done on this node, as sentences for users. The probe is not ready with any.
+    pub problems: Vec<String>,
+}
+
+/// The cumulative state with which the agent's current window begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beginning {
+    /// When that state was taken, on the clock of [`Report::taken`] and not after it.
+    pub taken: Duration,
+    /// The state.
+    pub rows: Rows,
+}
+
+impl TryFrom<wire::Report> for Report {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: wire::Report) -> Checked<Self> {
+        let wire::Report {
+            sequence,
+            revision,
+            taken_nanoseconds,
+            probes,
+            losses,
+        } = wire;
+        let fields = || {
+            length("probes", probes.len(), MAX_PROBES)?;
+            length("losses", losses.len(), MAX_LOSS_KINDS)?;
+            check_series(&probes)?;
+            Ok(Self {
+                sequence: range("sequence", sequence, 1, u64::MAX)?,
+                revision,
+                taken: Duration::from_nanos(taken_nanoseconds),
+                probes: check_probes(probes, taken_nanoseconds)?,
+                losses: losses
+                    .into_iter()
+                    .map(|(kind, count)| Ok((loss_kind(kind)?, count)))
+                    .collect::<Checked<_>>()?,
+            })
+        };
+        fields().map_err(|e: InvalidMessage| e.within("report"))
+    }
+}
+
+impl From<Report> for wire::Report {
+    fn from(report: Report) -> Self {
+        let Report {
+            sequence,
+            revision,
+            taken,
+            probes,
+            losses,
+        } = report;
+        Self {
+            sequence,
+            revision,
+            taken_nanoseconds: nanoseconds(taken),
+            probes: probes.into_iter().map(Into::into).collect(),
+            losses: losses.into_iter().collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::ProbeReport> for ProbeReport {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: wire::ProbeReport) -> Checked<Self> {
+        let wire::ProbeReport {
+            uid: id,
+            generation,
+            maps,
+            rows: wire_rows,
+            worst: wire_worst,
+            beginning,
+            problems,
+        } = wire;
+        length("problems", problems.len(), MAX_PROBLEMS)?;
+        Ok(Self {
+            uid: uid(id)?,
+            generation: range("generation", generation, 0, i64::MAX)?,
+            maps: check_maps(maps)?,
+            rows: rows(wire_rows)?,
+            worst: worst(wire_worst)?,
+            beginning: beginning.map(Beginning::try_from).transpose()?,
+            problems: each("problems", problems, |it| {
+                text("value", it, 512, "1 to 512 bytes of printable text")
+            })?,
+        })
+    }
+}
+
+impl From<ProbeReport> for wire::ProbeReport {
+    fn from(report: ProbeReport) -> Self {
+        let ProbeReport {
+            uid,
+            generation,
+            maps,
+            rows,
+            worst,
+            beginning,
+            problems,
+        } = report;
+        Self {
+            uid,
+            generation,
+            maps: maps
+                .into_iter()
+                .map(|MapIdentity { id, name, map_type }| wire::Map {
+                    id,
+                    name,
+                    r#type: map_type.map_or(0, MapType::number),
+                })
+                .collect(),
+            rows: rows_to_wire(rows),
+            worst: worst_to_wire(worst),
+            beginning: beginning.map(Into::into),
+            problems,
+        }
+    }
+}
+
+impl TryFrom<wire::Beginning> for Beginning {
+    type Error = InvalidMessage;
+
+    fn try_from(wire: wire::Beginning) -> Checked<Self> {
+        let wire::Beginning {
+            taken_nanoseconds,
+            rows: wire_rows,
+        } = wire;
+        Ok(Self {
+            taken: Duration::from_nanos(taken_nanoseconds),
+            rows: rows(wire_rows).map_err(|e| e.within("beginning"))?,
+        })
+    }
+}
+
+impl From<Beginning> for wire::Beginning {
+    fn from(beginning: Beginning) -> Self {
+        let Beginning { taken, rows } = beginning;
+        Self {
+            taken_nanoseconds: nanoseconds(taken),
+            rows: rows_to_wire(rows),
+        }
+    }
+}
+
+/// Counts rows before any is converted, so that an oversized report costs little.
+fn check_series(probes: &[wire::ProbeReport]) -> Checked<()> {
+    let mut series = 0;
+    for (at, probe) in probes.iter().enumerate() {
+        let before = probe.beginning.as_ref().map_or(0, |it| it.rows.len());
+        series += probe.rows.len() + before;
+        length(&format!("probes[{at}].rows"), series, MAX_SERIES)?;
+        length(
+            &format!("probes[{at}].worst"),
+            probe.worst.len(),
+            MAX_SERIES,
+        )?;
+        length(&format!("probes[{at}].maps"), probe.maps.len(), MAX_MAPS)?;
+    }
+    Ok(())
+}
+
+fn check_probes(wire: Vec<wire::ProbeReport>, taken: u64) -> Checked<Vec<ProbeReport>> {
+    let probes = each("probes", wire, |it| {
+        if let Some(beginning) = &it.beginning {
+            range(
+                "beginning.taken_nanoseconds",
+                beginning.taken_nanoseconds,
+                0,
+                taken,
+            )?;
+        }
+        ProbeReport::try_from(it)
+    })?;
+    let mut seen = BTreeSet::new();
+    if let Some(at) = probes.iter().position(|it| !seen.insert(&it.uid)) {
+        return Err(repeated("probes", at, "uid"));
+    }
+    Ok(probes)
+}
+
+fn check_maps(wire: Vec<wire::Map>) -> Checked<Vec<MapIdentity>> {
+    let maps = each("maps", wire, |wire::Map { id, name, r#type }| {
+        Ok(MapIdentity {
+            id: range("id", id, 1, i32::MAX)?,
+            // The kernel keeps 15 bytes; a byte that is no UTF-8 becomes three.
+            name: form("name", name, "at most 45 bytes", |it| it.len() <= 45)?,
+            // A newer agent may know more types; its maps count all the same.
+            map_type: MapType::from_number(r#type),
+        })
+    })?;
+    let mut seen = BTreeSet::new();
+    if let Some(at) = maps.iter().position(|it| !seen.insert(it.id)) {
+        return Err(repeated("maps", at, "id"));
+    }
+    Ok(maps)
+}
+
+fn loss_kind(kind: String) -> Checked<String> {
+    form(
+        "losses",
+        kind,
+        "keyed by 1 to 64 letters, digits, '-' and '_'",
+        |it| {
+            (1..=64).contains(&it.len())
+                && it
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        },
+    )
+}

@@ -1,4 +1,8 @@
 //! The command line.
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments are help texts, where backquotes would show"
+)]
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,18 +26,19 @@ pub struct Args {
 
 const NEEDS: &str = "\
 Needs:
-  Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), and root with at least CAP_BPF, CAP_PERFMON and
-  CAP_SYS_ADMIN. Nothing is pinned and nothing stays behind: when the agent ends, the kernel frees its probes.
+  Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), and root with at
+  least CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN. Nothing stays behind: when the
+  agent ends, the kernel frees its probes.
 
 Examples:
   Measure the maps of this host for half a minute, no cluster needed
     maplatency-agent run -f probe.yaml --for 30s
 
   Report to an operator, as the DaemonSet does
-    maplatency-agent serve --operator http://maplatency-operator.maplatency-system.svc:7443 \\
-      --node node-a --insecure-plaintext";
+    maplatency-agent serve --node node-a --insecure-plaintext \\
+      --operator http://maplatency-operator.maplatency-system.svc:7443";
 
-const RUN_EXAMPLES: &str = "\
+const RUN_NOTES: &str = "\
 Examples:
   Watch a table until Ctrl-C
     maplatency-agent run -f probe.yaml
@@ -49,10 +54,22 @@ Examples:
     spec: {maps: [{names: [\"*\"]}], operations: [Lookup]}
     END
 
+Rows:
+  until user     from the entry of bpf(2) until the caller runs in user mode
+                 again: what the caller feels, with stalls by the scheduler
+  kernel window  from the entry of bpf(2) to its exit, of the same operations
+  active read    reads by the agent itself, if spec.activeReads asks for them
+  start delay    how long after its scheduled moment such a read began
+
 Units:
-  The table writes ns, µs, ms and s, and counts as 12.3k or 1.25M. YAML and JSON hold whole nanoseconds.
-  Every latency is within 1 % of what was measured. LOST is the share of the time that was lost to slow
-  operations: those over four times their row's median, and of them what goes beyond the median.
+  The table writes ns, µs, ms and s, and counts such as 12.3k or 1.25M. YAML
+  and JSON hold whole nanoseconds. Latencies are within 1 % of the truth.
+  LOST is the share of time lost to slow operations: those that took over four
+  times their row's median, and of them what goes beyond the median.
+
+Needs:
+  Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), and root with at
+  least CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN.
 
 Exit codes:
   0  measured, also when ended by SIGINT or SIGTERM
@@ -60,27 +77,40 @@ Exit codes:
   2  the file or the command line is wrong";
 
 const SERVE_NOTES: &str = "\
-Examples:
-  maplatency-agent serve --operator http://127.0.0.1:7443 --node node-a --insecure-plaintext
+The agent goes on measuring while it has no connection. It connects again
+after a random time of at most half a second, which doubles with every failure
+up to 15 seconds. What it reports are totals since it started, so a report
+that is lost loses no counts.
 
-The agent goes on measuring while it has no connection. It connects again after a random time of at most half
-a second, which doubles with every failure up to 15 seconds. What it reports are totals since it started, so a
-lost report loses no counts.";
+Needs:
+  Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), and root with at
+  least CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN.
+
+Examples:
+  maplatency-agent serve --operator http://127.0.0.1:7443 --node node-a \\
+    --insecure-plaintext";
 
 impl Args {
     /// Reads the command line. Ends the process if it is wrong, or asks for help.
     pub fn read() -> Self {
         let args = Self::parse();
-        if let Command::Serve(ServeArgs { insecure_plaintext: false, .. }) = args.command {
-            Self::command().error(ErrorKind::MissingRequiredArgument, NO_TLS).exit()
+        if let Command::Serve(ServeArgs {
+            insecure_plaintext: false,
+            ..
+        }) = args.command
+        {
+            Self::command()
+                .error(ErrorKind::MissingRequiredArgument, NO_TLS)
+                .exit()
         }
         args
     }
 }
 
 const NO_TLS: &str = "\
-the agent cannot use TLS yet, so it serves only with --insecure-plaintext: without encryption, and
-without proof of who reports. A later release brings TLS and agent identities.";
+the agent cannot use TLS yet, so it serves only with --insecure-plaintext:
+without encryption, and without proof of who reports. A later release brings
+TLS and agent identities.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -89,7 +119,7 @@ pub enum Command {
     ///
     /// Takes the same YAML as a cluster does and shows the same status. On a terminal a table is redrawn every
     /// second; otherwise it is printed every 5 seconds. In the end the resource follows with its status.
-    #[command(after_long_help = RUN_EXAMPLES)]
+    #[command(after_long_help = RUN_NOTES)]
     Run(RunArgs),
     /// Measure what an operator asks for, and report to it.
     #[command(after_long_help = SERVE_NOTES)]
@@ -125,7 +155,7 @@ pub struct RunArgs {
 /// How to report to an operator. Every flag can be given as an environment variable.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct ServeArgs {
-    /// URL of the operator, such as `http://maplatency-operator.maplatency-system.svc:7443`.
+    /// URL of the operator, such as http://127.0.0.1:7443.
     #[arg(long, env = "MAPLATENCY_OPERATOR", value_name = "URL", value_parser = operator_url)]
     pub operator: Uri,
 
@@ -136,7 +166,7 @@ pub struct ServeArgs {
     /// Report without TLS and without proof of who reports.
     ///
     /// A later release brings TLS and agent identities. Until then the agent serves with this flag only, so
-    /// that nobody runs it in the open without knowing.
+    /// that nobody does so without knowing.
     #[arg(long, env = "MAPLATENCY_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
 
@@ -149,7 +179,7 @@ pub struct ServeArgs {
 #[derive(Clone, Debug, ClapArgs)]
 pub struct LogArgs {
     /// Form of the log on standard error; $RUST_LOG chooses what is logged, such as debug.
-    #[arg(long, env = "MAPLATENCY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, env = "MAPLATENCY_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
@@ -183,12 +213,15 @@ fn measuring_time(text: &str) -> Result<Duration, String> {
 }
 
 fn operator_url(text: &str) -> Result<Uri, String> {
-    const ADVICE: &str = "write a URL such as http://maplatency-operator.maplatency-system.svc:7443";
+    const ADVICE: &str =
+        "write a URL such as http://maplatency-operator.maplatency-system.svc:7443";
     let url: Uri = text.parse().map_err(|it| format!("{it}; {ADVICE}"))?;
     let host = url.host().is_some_and(|it| !it.is_empty());
     match url.scheme_str() {
         Some("http") if host => Ok(url),
-        Some("https") => Err("TLS comes with a later release; write http:// and --insecure-plaintext".to_owned()),
+        Some("https") => {
+            Err("TLS comes with a later release; write http:// and --insecure-plaintext".to_owned())
+        }
         _ => Err(ADVICE.to_owned()),
     }
 }
@@ -228,9 +261,18 @@ mod tests {
         for (line, advice) in [
             ("run -f x --for soon", "write a time such as 30s"),
             ("run -f x --for 10ms", "write 1s or more"),
-            ("serve --node a --operator https://x:1", "TLS comes with a later release"),
-            ("serve --node a --operator x:1", "write a URL such as http://maplatency-operator"),
-            ("serve --operator http://x:1 --node A_b", "kubectl get nodes"),
+            (
+                "serve --node a --operator https://x:1",
+                "TLS comes with a later release",
+            ),
+            (
+                "serve --node a --operator x:1",
+                "write a URL such as http://maplatency-operator",
+            ),
+            (
+                "serve --operator http://x:1 --node A_b",
+                "kubectl get nodes",
+            ),
         ] {
             let error = refusal(line);
             assert!(error.contains(advice), "{line}: {error}");

@@ -21,7 +21,8 @@ impl Host {
     pub fn detect(node: Option<String>) -> anyhow::Result<Self> {
         let system = uname().context("could not ask for the kernel's release")?;
         let text = |it: &std::ffi::OsStr| it.to_string_lossy().into_owned();
-        let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| format!("could not read {BOOT_ID}"))?;
+        let boot_id = std::fs::read_to_string(BOOT_ID)
+            .with_context(|| format!("could not read {BOOT_ID}"))?;
         Ok(Self {
             node: node.unwrap_or_else(|| text(system.nodename())),
             kernel: text(system.release()),
@@ -39,7 +40,11 @@ mod tests {
         let host = Host::detect(Some("node-a".to_owned())).unwrap();
         assert_eq!(host.node, "node-a");
         assert_eq!(host.boot_id.len(), 36);
-        assert!(host.kernel.starts_with(|it: char| it.is_ascii_digit()), "{}", host.kernel);
+        assert!(
+            host.kernel.starts_with(|it: char| it.is_ascii_digit()),
+            "{}",
+            host.kernel
+        );
         assert!(!Host::detect(None).unwrap().node.is_empty());
     }
 }

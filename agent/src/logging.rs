@@ -12,7 +12,9 @@ const SHOWN: usize = 400;
 
 /// Starts the log. `$RUST_LOG` outranks `default`.
 pub fn start(format: LogFormat, default: LevelFilter) {
-    let filter = EnvFilter::builder().with_default_directive(default.into()).from_env_lossy();
+    let filter = EnvFilter::builder()
+        .with_default_directive(default.into())
+        .from_env_lossy();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
@@ -45,7 +47,11 @@ pub fn brief_chain(error: &anyhow::Error) -> String {
 
 /// The last lines of a text that fit, joined.
 fn brief(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|it| !it.is_empty()).collect();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|it| !it.is_empty())
+        .collect();
     let joined = lines.join(" | ");
     let length = joined.chars().count();
     if length <= SHOWN {
@@ -63,8 +69,13 @@ mod tests {
 
     #[test]
     fn a_cause_is_told_once() {
-        let error = anyhow::anyhow!("refused").context("no connection: refused").context("could not list");
-        assert_eq!(brief_chain(&error), "could not list: no connection: refused");
+        let error = anyhow::anyhow!("refused")
+            .context("no connection: refused")
+            .context("could not list");
+        assert_eq!(
+            brief_chain(&error),
+            "could not list: no connection: refused"
+        );
     }
 
     #[test]
@@ -75,10 +86,17 @@ mod tests {
             writeln!(log, "{line}: (85) call bpf_something#{line}").unwrap();
         }
         log.push_str("processed 5000 insns\n");
-        let text = brief_chain(&anyhow::anyhow!(log).context("could not load the program enter_bpf"));
+        let text =
+            brief_chain(&anyhow::anyhow!(log).context("could not load the program enter_bpf"));
 
-        assert!(text.starts_with("could not load the program enter_bpf: … 49"), "{text}");
-        assert!(text.ends_with("4999: (85) call bpf_something#4999 | processed 5000 insns"), "{text}");
+        assert!(
+            text.starts_with("could not load the program enter_bpf: … 49"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("4999: (85) call bpf_something#4999 | processed 5000 insns"),
+            "{text}"
+        );
         assert!(text.chars().count() < 500 && !text.contains('\n'), "{text}");
     }
 }

@@ -55,7 +55,15 @@ impl Mistake {
 
 impl fmt::Display for InvalidManifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, Mistake { place, field, advice }) in self.mistakes.iter().enumerate() {
+        for (
+            at,
+            Mistake {
+                place,
+                field,
+                advice,
+            },
+        ) in self.mistakes.iter().enumerate()
+        {
             if at > 0 {
                 f.write_str("\n")?;
             }
@@ -81,12 +89,21 @@ impl From<Problem> for Mistake {
 /// Reads and checks the probe in a file; `-` stands for standard input.
 pub fn read(file: &Path) -> Result<Manifest, InvalidManifest> {
     let is_stdin = file.as_os_str() == "-";
-    let name = if is_stdin { "standard input".to_owned() } else { file.display().to_string() };
-    let invalid = |mistakes| InvalidManifest { file: name.clone(), mistakes };
+    let name = if is_stdin {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    let invalid = |mistakes| InvalidManifest {
+        file: name.clone(),
+        mistakes,
+    };
     let bytes = if is_stdin { stdin() } else { fs::read(file) };
     let text = bytes
         .map_err(|it| Mistake::new("", unreadable(&it)))
-        .and_then(|it| String::from_utf8(it).map_err(|_| Mistake::new("", "is no UTF-8 text; write YAML")))
+        .and_then(|it| {
+            String::from_utf8(it).map_err(|_| Mistake::new("", "is no UTF-8 text; write YAML"))
+        })
         .map_err(|it| invalid(vec![it]))?;
     parse(&text).map_err(invalid)
 }
@@ -181,7 +198,10 @@ fn parse(text: &str) -> Result<Manifest, Vec<Mistake>> {
         generation: Some(1),
         ..probe.metadata
     };
-    Ok(Manifest { probe, spec: checked })
+    Ok(Manifest {
+        probe,
+        spec: checked,
+    })
 }
 
 /// Finds the one document that is not empty, and checks that it is of the right kind.
@@ -191,7 +211,10 @@ fn only_document(text: &str) -> Result<usize, Mistake> {
         match Value::deserialize(document).map_err(|it| explain(&it))? {
             Value::Null => (),
             Value::Mapping(_) if found.is_some() => {
-                return Err(Mistake::new("", "holds several documents; write one MapLatencyProbe per file"));
+                return Err(Mistake::new(
+                    "",
+                    "holds several documents; write one MapLatencyProbe per file",
+                ));
             }
             Value::Mapping(fields) => {
                 expect(&fields, "apiVersion", API_VERSION)?;
@@ -199,13 +222,16 @@ fn only_document(text: &str) -> Result<usize, Mistake> {
                 found = Some(at);
             }
             _ => {
-                let advice = format!("is no MapLatencyProbe; begin with apiVersion: {API_VERSION} and kind: {KIND}");
+                let advice = format!(
+                    "is no MapLatencyProbe; begin with apiVersion: {API_VERSION} and kind: {KIND}"
+                );
                 return Err(Mistake::new("", advice));
             }
         }
     }
     found.ok_or_else(|| {
-        let advice = format!("is empty; write a MapLatencyProbe, beginning with apiVersion: {API_VERSION}");
+        let advice =
+            format!("is empty; write a MapLatencyProbe, beginning with apiVersion: {API_VERSION}");
         Mistake::new("", advice)
     })
 }
@@ -215,7 +241,10 @@ fn expect(fields: &Mapping, field: &str, wanted: &str) -> Result<(), Mistake> {
         Some(Value::String(it)) if it == wanted => Ok(()),
         Some(Value::String(it)) => Err(Mistake::new(field, format!("is {it:?}; write {wanted}"))),
         Some(_) => Err(Mistake::new(field, format!("is no text; write {wanted}"))),
-        None => Err(Mistake::new(field, format!("is missing; write {field}: {wanted}"))),
+        None => Err(Mistake::new(
+            field,
+            format!("is missing; write {field}: {wanted}"),
+        )),
     }
 }
 
@@ -223,46 +252,82 @@ fn expect(fields: &Mapping, field: &str, wanted: &str) -> Result<(), Mistake> {
 fn explain(error: &serde_yaml::Error) -> Mistake {
     let place = error.location().map(|it| (it.line(), it.column()));
     let text = error.to_string();
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |it| it.0);
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |it| it.0);
     let (path, message) = match text.split_once(": ") {
         Some((path, message)) if is_path(path) => (path, message),
         _ => ("", text),
     };
     let (field, advice) = translate(path, message);
-    Mistake { place, field, advice }
+    Mistake {
+        place,
+        field,
+        advice,
+    }
 }
 
 /// `spec.maps[0].names`, and nothing like `did not find expected key`.
 fn is_path(text: &str) -> bool {
-    let inner = |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '[' | ']' | '_' | '-' | '/');
+    let inner =
+        |it: char| it.is_ascii_alphanumeric() || matches!(it, '.' | '[' | ']' | '_' | '-' | '/');
     text.chars().all(inner) && !text.starts_with("invalid") && !text.starts_with("unknown")
 }
 
 fn translate(path: &str, message: &str) -> (String, String) {
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let below = |name: &str| {
+        if path.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{path}.{name}")
+        }
+    };
     if let Some(name) = quoted_after(message, "missing field ") {
         return (below(name), format!("is missing; {}", example(name)));
     }
     if let Some(name) = quoted_after(message, "unknown field ") {
         // The parser names the unknown field as part of the path in some places only.
-        let field = if path.ends_with(name) { path.to_owned() } else { below(name) };
-        return (field, format!("is no field; write {}", choices(name, message)));
+        let field = if path.ends_with(name) {
+            path.to_owned()
+        } else {
+            below(name)
+        };
+        return (
+            field,
+            format!("is no field; write {}", choices(name, message)),
+        );
     }
     if let Some(name) = quoted_after(message, "unknown variant ") {
-        return (path.to_owned(), format!("{name:?} is unknown; write {}", choices(name, message)));
+        return (
+            path.to_owned(),
+            format!("{name:?} is unknown; write {}", choices(name, message)),
+        );
     }
     if let Some(name) = message.strip_prefix("duplicate entry with key ") {
-        return (below(name.trim_matches('"')), "stands there twice; keep one of them".to_owned());
+        return (
+            below(name.trim_matches('"')),
+            "stands there twice; keep one of them".to_owned(),
+        );
     }
-    if let Some((found, wanted)) = message.strip_prefix("invalid type: ").and_then(|it| it.rsplit_once(", expected ")) {
-        return (path.to_owned(), format!("is {}; write {}", finding(found), form(wanted)));
+    if let Some((found, wanted)) = message
+        .strip_prefix("invalid type: ")
+        .and_then(|it| it.rsplit_once(", expected "))
+    {
+        return (
+            path.to_owned(),
+            format!("is {}; write {}", finding(found), form(wanted)),
+        );
     }
     (path.to_owned(), format!("is no valid YAML: {message}"))
 }
 
 /// The name between backquotes that follows `start`.
 fn quoted_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
-    message.strip_prefix(start)?.strip_prefix('`')?.split('`').next()
+    message
+        .strip_prefix(start)?
+        .strip_prefix('`')?
+        .split('`')
+        .next()
 }
 
 /// The one that was meant if only its case differs, or else all that the parser lists.
@@ -306,7 +371,9 @@ fn form(wanted: &str) -> &str {
         "i64" | "i32" | "u32" | "u64" => "a whole number",
         "a sequence" => "a list, such as [a, b]",
         "a string" => "a text in quotes",
-        _ if wanted.starts_with("struct ") || wanted == "a map" => "fields of its own, indented below it",
+        _ if wanted.starts_with("struct ") || wanted == "a map" => {
+            "fields of its own, indented below it"
+        }
         _ => wanted,
     }
 }
@@ -322,7 +389,11 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         let mistakes = parse(text).unwrap_err();
-        InvalidManifest { file: "f".to_owned(), mistakes }.to_string()
+        InvalidManifest {
+            file: "f".to_owned(),
+            mistakes,
+        }
+        .to_string()
     }
 
     #[test]
@@ -337,7 +408,10 @@ mod tests {
 
         assert_eq!(probe.metadata.name.as_deref(), Some("a"));
         assert_eq!(probe.metadata.labels.unwrap()["x"], "y");
-        assert_eq!((probe.metadata.generation, probe.metadata.uid), (Some(1), None));
+        assert_eq!(
+            (probe.metadata.generation, probe.metadata.uid),
+            (Some(1), None)
+        );
         assert_eq!(probe.status, None);
     }
 

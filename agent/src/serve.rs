@@ -61,7 +61,11 @@ async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
 }
 
 fn hello(host: Host) -> Hello {
-    let Host { node, kernel, boot_id } = host;
+    let Host {
+        node,
+        kernel,
+        boot_id,
+    } = host;
     Hello {
         node,
         epoch: format!("{:032x}", rand::random::<u128>()),
@@ -90,7 +94,11 @@ async fn keep_connected(endpoint: &Endpoint, session: &mut Session<'_>) -> Infal
             backoff.reset();
         }
         let wait = backoff.next(&mut rand::rng());
-        warn!(error = chain(&end.reason), retry_in_milliseconds = wait.as_millis(), "Lost the operator");
+        let retry_in_milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        warn!(
+            error = chain(&end.reason),
+            retry_in_milliseconds, "Not connected to the operator"
+        );
         sleep(wait).await;
     }
 }

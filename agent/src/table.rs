@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use maplatency_core::crd::status::{
-    LossCount, MapLatencyProbeStatus, MapReference, OperationStatus, Percentiles, SlowRow, WorstSecond,
+    LossCount, MapLatencyProbeStatus, MapReference, OperationStatus, Percentiles, SlowRow,
+    WorstSecond,
 };
 use maplatency_core::{Operation, units};
 
@@ -46,37 +47,53 @@ pub struct Facts<'a> {
 
 /// The whole table, each line with its newline.
 pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
-    let mut text = header(status, facts);
-    for problem in facts.problems {
-        text += &format!("Problem: {problem}\n");
-    }
+    let mut parts = vec![header(status, facts)];
+    parts.extend(facts.problems.iter().map(|it| format!("Problem: {it}\n")));
     if status.matched_maps == 0 {
-        text += &format!("\nNo map matches yet. Looked for {}; looking again every second.\n", facts.wanted);
+        parts.push(format!(
+            "\nNo map matches yet. Looked for {}; looking again every second.\n",
+            facts.wanted
+        ));
+    } else if status.operations.is_empty() {
+        parts.push("\nNo operation on these maps so far.\n".to_owned());
     }
-    if status.operations.is_empty() {
-        if status.matched_maps > 0 {
-            text += "\nNo operation on these maps so far.\n";
-        }
-        return text;
+    if !status.operations.is_empty() {
+        let rows = operation_rows(&status.operations, facts.reads_actively);
+        parts.push(format!("\n{}", grid(OPERATION_COLUMNS, &rows)));
     }
-    text += &format!("\n{}", grid(OPERATION_COLUMNS, &operation_rows(&status.operations, facts.reads_actively)));
     let worst: Vec<String> = status.operations.iter().filter_map(worst_second).collect();
     if !worst.is_empty() {
-        text += &format!("\nWORST SECOND\n{}", worst.concat());
+        parts.push(format!("\nWORST SECOND\n{}", worst.concat()));
     }
     if !status.slowest.is_empty() {
-        let rows: Vec<_> = status.slowest.iter().take(facts.slowest).map(slow_row).collect();
-        text += &format!("\nSLOWEST, by share of time lost\n{}", grid(SLOWEST_COLUMNS, &rows));
+        let rows: Vec<_> = status
+            .slowest
+            .iter()
+            .take(facts.slowest)
+            .map(slow_row)
+            .collect();
+        parts.push(format!(
+            "\nSLOWEST, by share of time lost\n{}",
+            grid(SLOWEST_COLUMNS, &rows)
+        ));
     }
-    text
+    parts.concat()
 }
 
 fn header(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
-    let Host { node, kernel, boot_id: _ } = facts.host;
+    let Host {
+        node,
+        kernel,
+        boot_id: _,
+    } = facts.host;
     let maps = match facts.maps {
         [] => "none".to_owned(),
         names if names.len() <= NAMED => names.join(", "),
-        names => format!("{}, and {} more", names[..NAMED].join(", "), names.len() - NAMED),
+        names => format!(
+            "{}, and {} more",
+            names[..NAMED].join(", "),
+            names.len() - NAMED
+        ),
     };
     format!(
         "{} on {node}   kernel {kernel}   tier {}\nwindow {} of {}   elapsed {}   {}\nmaps {}: {maps}\n",
@@ -99,7 +116,10 @@ fn lost(losses: &[LossCount]) -> String {
     if losses.is_empty() {
         return "lost 0".to_owned();
     }
-    let kinds: Vec<String> = losses.iter().map(|it| format!("{} {}", it.kind, it.count)).collect();
+    let kinds: Vec<String> = losses
+        .iter()
+        .map(|it| format!("{} {}", it.kind, it.count))
+        .collect();
     format!("lost {}", kinds.join(", "))
 }
 
@@ -116,33 +136,71 @@ const OPERATION_COLUMNS: &[Column] = &[
 
 fn operation_rows(operations: &[OperationStatus], reads_actively: bool) -> Vec<Vec<String>> {
     // Active reads are lookups, so no other operation has rows for them.
-    let rows = |it: &OperationStatus| rows_of(it, reads_actively && it.operation == Operation::Lookup);
+    let rows =
+        |it: &OperationStatus| rows_of(it, reads_actively && it.operation == Operation::Lookup);
     operations.iter().flat_map(rows).collect()
 }
 
 /// Callers' two latencies below each other, so that what only one of them sees stands out.
 fn rows_of(status: &OperationStatus, reads_actively: bool) -> Vec<Vec<String>> {
-    let OperationStatus { operation, count, until_user, kernel_window, worst_second: _, active } = status;
+    let OperationStatus {
+        operation,
+        count,
+        until_user,
+        kernel_window,
+        worst_second: _,
+        active,
+    } = status;
     // Both latencies are taken of the same operations.
     let mut rows = vec![
-        latency(operation.as_str(), "until user", *count, until_user.as_ref()),
+        latency(
+            operation.as_str(),
+            "until user",
+            *count,
+            until_user.as_ref(),
+        ),
         latency("", "kernel window", *count, kernel_window.as_ref()),
     ];
     if reads_actively || active.is_some() {
         let count = active.as_ref().map_or(0, |it| it.count);
-        rows.push(latency("", "active read", count, active.as_ref().map(|it| &it.read)));
-        rows.push(latency("", "start delay", count, active.as_ref().map(|it| &it.start_delay)));
+        rows.push(latency(
+            "",
+            "active read",
+            count,
+            active.as_ref().map(|it| &it.read),
+        ));
+        rows.push(latency(
+            "",
+            "start delay",
+            count,
+            active.as_ref().map(|it| &it.start_delay),
+        ));
     }
     rows
 }
 
-fn latency(operation: &str, name: &str, count: i64, percentiles: Option<&Percentiles>) -> Vec<String> {
-    let mut row = vec![operation.to_owned(), name.to_owned(), units::count(count.unsigned_abs())];
+fn latency(
+    operation: &str,
+    name: &str,
+    count: i64,
+    percentiles: Option<&Percentiles>,
+) -> Vec<String> {
+    let mut row = vec![
+        operation.to_owned(),
+        name.to_owned(),
+        units::count(count.unsigned_abs()),
+    ];
     match percentiles {
         None => row.extend([NOTHING; 5].map(str::to_owned)),
         Some(it) => row.extend(
-            [it.p50_nanoseconds, it.p90_nanoseconds, it.p99_nanoseconds, it.p999_nanoseconds, it.max_nanoseconds]
-                .map(duration),
+            [
+                it.p50_nanoseconds,
+                it.p90_nanoseconds,
+                it.p99_nanoseconds,
+                it.p999_nanoseconds,
+                it.max_nanoseconds,
+            ]
+            .map(duration),
         ),
     }
     row
@@ -189,7 +247,15 @@ const SLOWEST_COLUMNS: &[Column] = &[
 ];
 
 fn slow_row(row: &SlowRow) -> Vec<String> {
-    let SlowRow { map, operation, node: _, cpu, count, until_user, time_lost_parts_per_million } = row;
+    let SlowRow {
+        map,
+        operation,
+        node: _,
+        cpu,
+        count,
+        until_user,
+        time_lost_parts_per_million,
+    } = row;
     vec![
         name(map).to_owned(),
         map.id.to_string(),
@@ -206,7 +272,11 @@ fn slow_row(row: &SlowRow) -> Vec<String> {
 
 /// The kernel lets a map go without a name.
 fn name(map: &MapReference) -> &str {
-    if map.name.is_empty() { NOTHING } else { &map.name }
+    if map.name.is_empty() {
+        NOTHING
+    } else {
+        &map.name
+    }
 }
 
 fn duration(nanoseconds: i64) -> String {
@@ -237,7 +307,10 @@ impl Column {
 fn grid(columns: &[Column], rows: &[Vec<String>]) -> String {
     let heads: Vec<String> = columns.iter().map(|it| it.head.to_owned()).collect();
     let width = |at: usize| {
-        let cells = rows.iter().chain([&heads]).map(|row| row[at].chars().count());
+        let cells = rows
+            .iter()
+            .chain([&heads])
+            .map(|row| row[at].chars().count());
         cells.max().unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
@@ -247,7 +320,11 @@ fn grid(columns: &[Column], rows: &[Vec<String>]) -> String {
             .iter()
             .zip(columns.iter().zip(&widths))
             .map(|(cell, (column, width))| {
-                if column.right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                if column.right {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:<width$}")
+                }
             })
             .collect();
         text += cells.join(GAP).trim_end();

@@ -1,4 +1,8 @@
 //! The binary as its users meet it: what it refuses and with which words, and what it prints.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that panics fails its test, which is what it is for"
+)]
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -15,7 +19,10 @@ const END: Duration = Duration::from_secs(2);
 
 fn agent(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
     command
 }
 
@@ -39,7 +46,11 @@ fn may_load_probes(test: &str) -> bool {
     let note = format!("agent cli, {test}: needs root");
     eprintln!("not run: {note}");
     if let Ok(path) = std::env::var("MAPLATENCY_NOT_RUN") {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
         writeln!(file, "{note}").unwrap();
     }
     false
@@ -129,7 +140,9 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
             "FILE:4:41: spec.operations[0]: \"lookup\" is unknown; write Lookup",
         ),
         (
-            with("metadata: {name: a}\nspec: {maps: [{}], windowSeconds: 5, activeReads: {cpus: 3-1}}\n"),
+            with(
+                "metadata: {name: a}\nspec: {maps: [{}], windowSeconds: 5, activeReads: {cpus: 3-1}}\n",
+            ),
             "FILE: spec.maps[0]: needs names, types or ids; to match every map write names: [\"*\"]\n\
              FILE: spec.activeReads.cpus: \"3-1\" counts down; write 1-3 instead of 3-1\n\
              FILE: spec.windowSeconds: is 5; write a number from 10 to 600",
@@ -144,8 +157,16 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
         let file = file(&text);
         let path = file.path().to_str().unwrap();
         let output = output(&["run", "-f", path]);
-        assert_eq!(stderr(&output), format!("error: {}\n", message.replace("FILE", path)), "{text}");
-        assert_eq!((output.status.code(), stdout(&output)), (Some(2), ""), "{text}");
+        assert_eq!(
+            stderr(&output),
+            format!("error: {}\n", message.replace("FILE", path)),
+            "{text}"
+        );
+        assert_eq!(
+            (output.status.code(), stdout(&output)),
+            (Some(2), ""),
+            "{text}"
+        );
     }
 }
 
@@ -158,7 +179,10 @@ fn a_file_that_cannot_be_read_is_named() {
             missing.to_str().unwrap(),
             "there is no such file; write the path of a file with a MapLatencyProbe, or - for standard input",
         ),
-        (folder.path().to_str().unwrap(), "is a folder; write the path of a file in it"),
+        (
+            folder.path().to_str().unwrap(),
+            "is a folder; write the path of a file in it",
+        ),
         (
             "-",
             "is empty; write a MapLatencyProbe, beginning with apiVersion: maplatency.dev/v1alpha1",
@@ -175,10 +199,25 @@ fn a_file_that_cannot_be_read_is_named() {
 #[test]
 fn help_tells_what_it_needs_with_examples() {
     for (arguments, words) in [
-        (&["--help"][..], &["CAP_PERFMON", "5.15", "BTF", "Examples:", "serve", "run"][..]),
+        (
+            &["--help"][..],
+            &["CAP_PERFMON", "5.15", "BTF", "Examples:", "serve", "run"][..],
+        ),
         (&["-h"], &["CAP_PERFMON", "Examples:"]),
-        (&["run", "--help"], &["--for", "Examples:", "Units:", "Exit codes:", "[default: table]"]),
-        (&["serve", "--help"], &["--operator", "--node", "--insecure-plaintext", "Examples:"]),
+        (
+            &["run", "--help"],
+            &[
+                "--for",
+                "Examples:",
+                "Units:",
+                "Exit codes:",
+                "[default: table]",
+            ],
+        ),
+        (
+            &["serve", "--help"],
+            &["--operator", "--node", "--insecure-plaintext", "Examples:"],
+        ),
     ] {
         let output = output(arguments);
         assert!(output.status.success());
@@ -192,7 +231,11 @@ fn help_tells_what_it_needs_with_examples() {
 fn serving_without_the_flag_for_plain_text_is_refused() {
     let output = output(&["serve", "--operator", "http://127.0.0.1:1", "--node", "a"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("serves only with --insecure-plaintext"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("serves only with --insecure-plaintext"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
@@ -226,16 +269,38 @@ fn without_a_match_the_document_says_what_was_looked_for() {
     if !may_load_probes("without_a_match_the_document_says_what_was_looked_for") {
         return;
     }
-    let output = run(NOTHING_MATCHES, &["--for", "3s", "--output", "yaml", "--node", "node-a"]);
+    let output = run(
+        NOTHING_MATCHES,
+        &["--for", "3s", "--output", "yaml", "--node", "node-a"],
+    );
 
     assert!(output.status.success(), "{}", stderr(&output));
     let probe: MapLatencyProbe = serde_yaml::from_str(stdout(&output)).unwrap();
-    assert_eq!((probe.metadata.generation, probe.metadata.uid), (Some(1), None));
+    assert_eq!(
+        (probe.metadata.generation, probe.metadata.uid),
+        (Some(1), None)
+    );
     let status = probe.status.unwrap();
-    assert_eq!((status.observed_generation, status.matched_maps), (Some(1), 0));
-    let ready = status.conditions.iter().find(|it| it.type_ == "Ready").unwrap();
-    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("False", "NoMapMatches"));
-    assert!(ready.message.starts_with("no map on node-a matches name no_such_map_here"), "{}", ready.message);
+    assert_eq!(
+        (status.observed_generation, status.matched_maps),
+        (Some(1), 0)
+    );
+    let ready = status
+        .conditions
+        .iter()
+        .find(|it| it.type_ == "Ready")
+        .unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("False", "NoMapMatches")
+    );
+    assert!(
+        ready
+            .message
+            .starts_with("no map on node-a matches name no_such_map_here"),
+        "{}",
+        ready.message
+    );
 }
 
 #[test]
@@ -259,9 +324,17 @@ fn a_table_is_followed_by_the_resource() {
     let output = run(NOTHING_MATCHES, &["--for", "1s"]);
 
     assert!(output.status.success(), "{}", stderr(&output));
-    let (tables, document) = stdout(&output).split_once("\n# The resource with its status").unwrap();
-    assert!(tables.contains("No map matches yet. Looked for name no_such_map_here"), "{tables}");
-    assert!(!tables.contains('\x1b'), "colours and cursor movements are for terminals");
+    let (tables, document) = stdout(&output)
+        .split_once("\n# The resource with its status")
+        .unwrap();
+    assert!(
+        tables.contains("No map matches yet. Looked for name no_such_map_here"),
+        "{tables}"
+    );
+    assert!(
+        !tables.contains('\x1b'),
+        "colours and cursor movements are for terminals"
+    );
     let (_, document) = document.split_once('\n').unwrap();
     serde_yaml::from_str::<MapLatencyProbe>(document).unwrap();
 }
@@ -300,7 +373,11 @@ impl Running {
         let mut line = String::new();
         while !line.starts_with(beginning) {
             line.clear();
-            assert_ne!(self.stdout.read_line(&mut line).unwrap(), 0, "ended before {beginning:?}");
+            assert_ne!(
+                self.stdout.read_line(&mut line).unwrap(),
+                0,
+                "ended before {beginning:?}"
+            );
         }
     }
 

@@ -1,4 +1,8 @@
 //! The agent's half of the protocol, as an operator sees it that restarts.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a helper that panics fails its test, which is what it is for"
+)]
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -8,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use maplatency_core::MapLatencyProbeSpec;
 use maplatency_proto::wire::gateway_server::{Gateway, GatewayServer};
-use maplatency_proto::{AgentMessage, AssignedProbe, Assignment, Hello, OperatorMessage, Report, wire};
+use maplatency_proto::{
+    AgentMessage, AssignedProbe, Assignment, Hello, OperatorMessage, Report, wire,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tokio::net::TcpListener;
@@ -43,16 +49,28 @@ impl Gateway for Operator {
         request: Request<Streaming<wire::AgentMessage>>,
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let (outbox, messages) = mpsc::channel(8);
-        let conversation = Conversation { inbox: request.into_inner(), outbox };
-        self.streams.send(conversation).await.map_err(|_| Status::unavailable("the test is over"))?;
+        let conversation = Conversation {
+            inbox: request.into_inner(),
+            outbox,
+        };
+        self.streams
+            .send(conversation)
+            .await
+            .map_err(|_| Status::unavailable("the test is over"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 }
 
 impl Conversation {
     async fn next(&mut self) -> AgentMessage {
-        let message = timeout(PATIENCE, self.inbox.message()).await.expect("a message in time");
-        message.unwrap().expect("the agent goes on").try_into().unwrap()
+        let message = timeout(PATIENCE, self.inbox.message())
+            .await
+            .expect("a message in time");
+        message
+            .unwrap()
+            .expect("the agent goes on")
+            .try_into()
+            .unwrap()
     }
 
     async fn hello(&mut self) -> Hello {
@@ -79,7 +97,14 @@ struct Agent(Child);
 impl Agent {
     fn start(url: &str) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_maplatency-agent"))
-            .args(["serve", "--operator", url, "--node", "node-a", "--insecure-plaintext"])
+            .args([
+                "serve",
+                "--operator",
+                url,
+                "--node",
+                "node-a",
+                "--insecure-plaintext",
+            ])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .spawn()
@@ -109,18 +134,27 @@ async fn operator() -> (String, mpsc::Receiver<Conversation>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (streams, conversations) = mpsc::channel(1);
-    let server = tonic::transport::Server::builder().add_service(GatewayServer::new(Operator { streams }));
+    let server =
+        tonic::transport::Server::builder().add_service(GatewayServer::new(Operator { streams }));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     (url, conversations)
 }
 
 async fn next(conversations: &mut mpsc::Receiver<Conversation>) -> Conversation {
-    timeout(PATIENCE, conversations.recv()).await.expect("a stream in time").unwrap()
+    timeout(PATIENCE, conversations.recv())
+        .await
+        .expect("a stream in time")
+        .unwrap()
 }
 
 fn probe(uid: &str, generation: i64, spec: &str) -> AssignedProbe {
     let spec: MapLatencyProbeSpec = serde_yaml::from_str(spec).unwrap();
-    AssignedProbe { name: uid.to_owned(), uid: uid.to_owned(), generation, spec }
+    AssignedProbe {
+        name: uid.to_owned(),
+        uid: uid.to_owned(),
+        generation,
+        spec,
+    }
 }
 
 fn assignment(revision: u64, generation: i64) -> OperatorMessage {
@@ -141,7 +175,11 @@ fn may_load_probes() -> bool {
     let note = "agent stream: needs root";
     eprintln!("not run: {note}");
     if let Ok(path) = std::env::var("MAPLATENCY_NOT_RUN") {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .unwrap();
         writeln!(file, "{note}").unwrap();
     }
     false
@@ -162,15 +200,27 @@ async fn an_operator_that_restarts_is_told_where_the_window_begins() {
 
     let first = stream.report().await;
     assert_eq!((first.sequence, first.revision), (1, 4));
-    let [good, bad] = &first.probes[..] else { panic!("{first:?}") };
-    assert!(good.beginning.is_some() && good.problems.is_empty(), "{good:?}");
-    assert_eq!((bad.uid.as_str(), bad.problems.len()), ("bad", 1), "what does not check here is told");
+    let [good, bad] = &first.probes[..] else {
+        panic!("{first:?}")
+    };
+    assert!(
+        good.beginning.is_some() && good.problems.is_empty(),
+        "{good:?}"
+    );
+    assert_eq!(
+        (bad.uid.as_str(), bad.problems.len()),
+        ("bad", 1),
+        "what does not check here is told"
+    );
     stream.send(OperatorMessage::Ack(1)).await;
 
     let second = stream.report().await;
     assert_eq!(second.sequence, 2);
     assert!(second.taken > first.taken);
-    assert!(second.probes[0].beginning.is_none(), "told already on this stream");
+    assert!(
+        second.probes[0].beginning.is_none(),
+        "told already on this stream"
+    );
     stream.send(OperatorMessage::Ack(2)).await;
 
     stream.send(assignment(5, 2)).await;
@@ -180,10 +230,16 @@ async fn an_operator_that_restarts_is_told_where_the_window_begins() {
         if report.revision == 5 {
             break report;
         }
-        assert_eq!(report.probes[0].generation, 1, "a revision and its probes go together");
+        assert_eq!(
+            report.probes[0].generation, 1,
+            "a revision and its probes go together"
+        );
     };
     assert_eq!(changed.probes[0].generation, 2);
-    assert!(changed.probes[0].beginning.is_some(), "another generation begins another window");
+    assert!(
+        changed.probes[0].beginning.is_some(),
+        "another generation begins another window"
+    );
 
     drop(stream);
     let mut stream = next(&mut conversations).await;
@@ -192,8 +248,14 @@ async fn an_operator_that_restarts_is_told_where_the_window_begins() {
     let again = stream.report().await;
     assert!(again.sequence > changed.sequence);
     assert_eq!(again.revision, 9);
-    let beginning = again.probes[0].beginning.as_ref().expect("the operator may know nothing");
-    assert!(beginning.taken < changed.taken, "the window began before the operator was lost");
+    let beginning = again.probes[0]
+        .beginning
+        .as_ref()
+        .expect("the operator may know nothing");
+    assert!(
+        beginning.taken < changed.taken,
+        "the window began before the operator was lost"
+    );
 
     let took = agent.end();
     assert!(took < Duration::from_secs(2), "{took:?}");

@@ -16,7 +16,10 @@ use crate::monitor::{ProbeSnapshot, Snapshot};
 use crate::table::{self, Facts};
 
 /// This host is the only node.
-const NODES: NodeCounts = NodeCounts { selected: 1, ready: 1 };
+const NODES: NodeCounts = NodeCounts {
+    selected: 1,
+    ready: 1,
+};
 
 /// Turns snapshots into statuses and tables.
 pub(super) struct Reporter {
@@ -55,7 +58,12 @@ impl Reporter {
     }
 
     /// The table, with as many of the slowest rows as asked for.
-    pub(super) fn table(&mut self, snapshot: &Snapshot, elapsed: Duration, slowest: usize) -> String {
+    pub(super) fn table(
+        &mut self,
+        snapshot: &Snapshot,
+        elapsed: Duration,
+        slowest: usize,
+    ) -> String {
         let status = self.status(snapshot);
         let measured = snapshot.probes.first();
         let facts = Facts {
@@ -84,9 +92,18 @@ impl Reporter {
 
     fn verdicts(&self, maps: i64, problems: &[String]) -> [Verdict; 3] {
         let agents = if problems.is_empty() {
-            verdict(AGENTS_READY, Truth::True, "AllNodesMeasure", "1 of 1 node measures".to_owned())
+            verdict(
+                AGENTS_READY,
+                Truth::True,
+                "AllNodesMeasure",
+                "1 of 1 node measures".to_owned(),
+            )
         } else {
-            let message = format!("1 of 1 node measures; {}: {}", self.host.node, problems.join("; "));
+            let message = format!(
+                "1 of 1 node measures; {}: {}",
+                self.host.node,
+                problems.join("; ")
+            );
             verdict(AGENTS_READY, Truth::False, "AgentProblems", message)
         };
         let found = match maps {
@@ -100,8 +117,18 @@ impl Reporter {
                     self.host.node, self.wanted
                 ),
             ),
-            1 => verdict(MAPS_FOUND, Truth::True, "MapsMatch", "1 map matches on 1 node".to_owned()),
-            _ => verdict(MAPS_FOUND, Truth::True, "MapsMatch", format!("{maps} maps match on 1 node")),
+            1 => verdict(
+                MAPS_FOUND,
+                Truth::True,
+                "MapsMatch",
+                "1 map matches on 1 node".to_owned(),
+            ),
+            _ => verdict(
+                MAPS_FOUND,
+                Truth::True,
+                "MapsMatch",
+                format!("{maps} maps match on 1 node"),
+            ),
         };
         [sum(&agents, &found), agents, found]
     }
@@ -109,19 +136,42 @@ impl Reporter {
 
 /// Ready takes over what is wrong.
 fn sum(agents: &Verdict, maps: &Verdict) -> Verdict {
-    match [agents, maps].into_iter().find(|it| it.truth != Truth::True) {
+    match [agents, maps]
+        .into_iter()
+        .find(|it| it.truth != Truth::True)
+    {
         Some(cause) => verdict(READY, cause.truth, cause.reason, cause.message.clone()),
-        None => verdict(READY, Truth::True, "Measuring", format!("{}; {}", agents.message, maps.message)),
+        None => verdict(
+            READY,
+            Truth::True,
+            "Measuring",
+            format!("{}; {}", agents.message, maps.message),
+        ),
     }
 }
 
 fn verdict(kind: &'static str, truth: Truth, reason: &'static str, message: String) -> Verdict {
-    Verdict { kind, truth, reason, message }
+    Verdict {
+        kind,
+        truth,
+        reason,
+        message,
+    }
 }
 
 fn map_names(measured: &ProbeSnapshot) -> Vec<String> {
-    let name = |name: &str| if name.is_empty() { "-".to_owned() } else { name.to_owned() };
-    measured.maps.iter().map(|it| format!("{} (id {})", name(&it.name), it.id)).collect()
+    let name = |name: &str| {
+        if name.is_empty() {
+            "-".to_owned()
+        } else {
+            name.to_owned()
+        }
+    };
+    measured
+        .maps
+        .iter()
+        .map(|it| format!("{} (id {})", name(&it.name), it.id))
+        .collect()
 }
 
 /// What `spec.maps` looks for, in words.
@@ -135,8 +185,11 @@ fn entry(selector: &MapSelector) -> String {
     let list = |what: &str, items: Vec<String>| format!("{what} {}", items.join(" or "));
     let parts: Vec<String> = [
         names.as_ref().map(|it| list("name", it.clone())),
-        types.as_ref().map(|it| list("type", it.iter().map(MapType::to_string).collect())),
-        ids.as_ref().map(|it| list("id", it.iter().map(i64::to_string).collect())),
+        types
+            .as_ref()
+            .map(|it| list("type", it.iter().map(MapType::to_string).collect())),
+        ids.as_ref()
+            .map(|it| list("id", it.iter().map(i64::to_string).collect())),
     ]
     .into_iter()
     .flatten()
@@ -149,16 +202,31 @@ mod tests {
     use super::*;
 
     fn reporter(maps: &str) -> Reporter {
-        let spec: maplatency_core::MapLatencyProbeSpec = serde_yaml::from_str(&format!("{{maps: {maps}}}")).unwrap();
+        let spec: maplatency_core::MapLatencyProbeSpec =
+            serde_yaml::from_str(&format!("{{maps: {maps}}}")).unwrap();
         let checked = spec.check().unwrap();
         let mut probe = MapLatencyProbe::new("conntrack", spec);
         probe.metadata.generation = Some(1);
-        let host = Host { node: "node-a".to_owned(), kernel: "6.12.0".to_owned(), boot_id: "b".to_owned() };
-        Reporter::new(Manifest { probe, spec: checked }, host)
+        let host = Host {
+            node: "node-a".to_owned(),
+            kernel: "6.12.0".to_owned(),
+            boot_id: "b".to_owned(),
+        };
+        Reporter::new(
+            Manifest {
+                probe,
+                spec: checked,
+            },
+            host,
+        )
     }
 
     fn condition<'a>(status: &'a MapLatencyProbeStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
-        let it = status.conditions.iter().find(|it| it.type_ == kind).unwrap();
+        let it = status
+            .conditions
+            .iter()
+            .find(|it| it.type_ == kind)
+            .unwrap();
         (&it.status, &it.reason, &it.message)
     }
 
@@ -170,9 +238,18 @@ mod tests {
 
         let message = "no map on node-a matches name ct_* or nat and type Hash; or id 7; compare spec.maps with \
                        bpftool map list, where names are cut to 15 characters";
-        assert_eq!(condition(&status, READY), ("False", "NoMapMatches", message));
-        assert_eq!(condition(&status, MAPS_FOUND), ("False", "NoMapMatches", message));
-        assert_eq!(condition(&status, AGENTS_READY), ("True", "AllNodesMeasure", "1 of 1 node measures"));
+        assert_eq!(
+            condition(&status, READY),
+            ("False", "NoMapMatches", message)
+        );
+        assert_eq!(
+            condition(&status, MAPS_FOUND),
+            ("False", "NoMapMatches", message)
+        );
+        assert_eq!(
+            condition(&status, AGENTS_READY),
+            ("True", "AllNodesMeasure", "1 of 1 node measures")
+        );
     }
 
     #[test]
@@ -181,7 +258,13 @@ mod tests {
         let [ready, agents, maps] = reporter.verdicts(2, &["CPU 3 is offline".to_owned()]);
 
         assert_eq!((ready.truth, ready.reason), (Truth::False, "AgentProblems"));
-        assert_eq!(agents.message, "1 of 1 node measures; node-a: CPU 3 is offline");
-        assert_eq!((maps.truth, maps.message.as_str()), (Truth::True, "2 maps match on 1 node"));
+        assert_eq!(
+            agents.message,
+            "1 of 1 node measures; node-a: CPU 3 is offline"
+        );
+        assert_eq!(
+            (maps.truth, maps.message.as_str()),
+            (Truth::True, "2 maps match on 1 node")
+        );
     }
 }

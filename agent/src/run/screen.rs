@@ -34,11 +34,20 @@ pub(super) struct Screen {
 
 impl Screen {
     pub(super) fn new(output: Output, terminal: bool) -> Self {
-        Self { output, terminal, printed: None }
+        Self {
+            output,
+            terminal,
+            printed: None,
+        }
     }
 
     /// Shows how it stands.
-    pub(super) fn show(&mut self, reporter: &mut Reporter, snapshot: &Snapshot, elapsed: Duration) -> anyhow::Result<()> {
+    pub(super) fn show(
+        &mut self,
+        reporter: &mut Reporter,
+        snapshot: &Snapshot,
+        elapsed: Duration,
+    ) -> anyhow::Result<()> {
         let redraws = self.output == Output::Table && self.terminal;
         let is_due = self.printed.is_none_or(|it| elapsed + EARLY >= it + EVERY);
         if !redraws && !is_due {
@@ -46,7 +55,9 @@ impl Screen {
         }
         let is_first = self.printed.replace(elapsed).is_none();
         match self.output {
-            Output::Table if redraws => print(&redrawn(&reporter.table(snapshot, elapsed, FEW), is_first)),
+            Output::Table if redraws => {
+                print(&redrawn(&reporter.table(snapshot, elapsed, FEW), is_first))
+            }
             Output::Table => print(&format!("{}\n", reporter.table(snapshot, elapsed, FEW))),
             Output::Yaml | Output::Json => {
                 eprintln!("{}", progress(&reporter.status(snapshot), elapsed));
@@ -56,17 +67,30 @@ impl Screen {
     }
 
     /// Shows the outcome.
-    pub(super) fn finish(self, reporter: &mut Reporter, snapshot: &Snapshot, elapsed: Duration) -> anyhow::Result<()> {
+    pub(super) fn finish(
+        self,
+        reporter: &mut Reporter,
+        snapshot: &Snapshot,
+        elapsed: Duration,
+    ) -> anyhow::Result<()> {
         let resource = reporter.resource(snapshot);
         match self.output {
             Output::Table => {
                 let table = reporter.table(snapshot, elapsed, MANY);
-                let table = if self.terminal { redrawn(&table, self.printed.is_none()) } else { table };
-                print(&format!("{table}\n# The resource with its status, as a cluster shows it:\n{}", yaml(&resource)?))
+                let table = if self.terminal {
+                    redrawn(&table, self.printed.is_none())
+                } else {
+                    table
+                };
+                print(&format!(
+                    "{table}\n# The resource with its status, as a cluster shows it:\n{}",
+                    yaml(&resource)?
+                ))
             }
             Output::Yaml => print(&yaml(&resource)?),
             Output::Json => {
-                let text = serde_json::to_string_pretty(&resource).context("could not write the resource as JSON")?;
+                let text = serde_json::to_string_pretty(&resource)
+                    .context("could not write the resource as JSON")?;
                 print(&format!("{text}\n"))
             }
         }
@@ -79,7 +103,7 @@ fn yaml(resource: &MapLatencyProbe) -> anyhow::Result<String> {
 
 /// The table over the one before it.
 fn redrawn(table: &str, is_first: bool) -> String {
-    let lines: String = table.lines().map(|it| format!("{it}{CLEAR_LINE}\n")).collect();
+    let lines = table.replace('\n', &format!("{CLEAR_LINE}\n"));
     let clear = if is_first { CLEAR } else { "" };
     format!("{clear}{HOME}{lines}{CLEAR_BELOW}")
 }
@@ -92,7 +116,14 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn progress(status: &MapLatencyProbeStatus, elapsed: Duration) -> String {
-    let SummaryText { nodes: _, reads, p50, p99, p999: _, max } = &status.summary;
+    let SummaryText {
+        nodes: _,
+        reads,
+        p50,
+        p99,
+        p999: _,
+        max,
+    } = &status.summary;
     let figure = |it: &Option<String>| it.clone().unwrap_or_else(|| "-".to_owned());
     format!(
         "{}s: {} maps, {} reads, P50 {}, P99 {}, max {}",

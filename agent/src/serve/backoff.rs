@@ -52,7 +52,10 @@ mod tests {
             ceilings.push(backoff.ceiling().as_millis());
             backoff.next(&mut random);
         }
-        assert_eq!(ceilings[..7], [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000]);
+        assert_eq!(
+            ceilings[..7],
+            [500, 1_000, 2_000, 4_000, 8_000, 15_000, 15_000]
+        );
         assert_eq!(ceilings[99], 15_000);
 
         backoff.reset();
@@ -62,13 +65,18 @@ mod tests {
     #[test]
     fn waits_spread_evenly_between_nothing_and_the_ceiling() {
         let mut random = SmallRng::seed_from_u64(2);
-        let waits: Vec<Duration> = (0..10_000).map(|_| Backoff { failures: 9 }.next(&mut random)).collect();
+        let waits: Vec<Duration> = (0..10_000)
+            .map(|_| Backoff { failures: 9 }.next(&mut random))
+            .collect();
 
         assert!(waits.iter().all(|it| *it <= CAP));
         for quarter in 0..4 {
             let (from, to) = (CAP / 4 * quarter, CAP / 4 * (quarter + 1));
             let share = waits.iter().filter(|it| (from..to).contains(it)).count();
-            assert!((2_300..2_700).contains(&share), "{share} of 10,000 within {from:?} to {to:?}");
+            assert!(
+                (2_300..2_700).contains(&share),
+                "{share} of 10,000 within {from:?} to {to:?}"
+            );
         }
     }
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use maplatency_core::measure::Rows;
 use maplatency_proto::{
-    AssignedProbe, Beginning, MAX_LOSS_KINDS, MAX_MAPS, MAX_MESSAGE_BYTES, MAX_PROBLEMS, MAX_SERIES, ProbeReport, Report,
-    wire,
+    AssignedProbe, Beginning, MAX_LOSS_KINDS, MAX_MAPS, MAX_MESSAGE_BYTES, MAX_PROBLEMS,
+    MAX_SERIES, ProbeReport, Report, wire,
 };
 use prost::Message as _;
 
@@ -31,7 +31,11 @@ pub struct Refused {
 impl Refused {
     /// Notes why a probe is not measured.
     pub fn new(probe: &AssignedProbe, problems: Vec<String>) -> Self {
-        Self { uid: probe.uid.clone(), generation: probe.generation, problems }
+        Self {
+            uid: probe.uid.clone(),
+            generation: probe.generation,
+            problems,
+        }
     }
 }
 
@@ -49,14 +53,23 @@ pub fn build(
         revision,
         taken: snapshot.taken,
         probes: measured.chain(refused.iter().map(unmeasured)).collect(),
-        losses: snapshot.losses.clone().into_iter().take(MAX_LOSS_KINDS).collect(),
+        losses: snapshot
+            .losses
+            .clone()
+            .into_iter()
+            .take(MAX_LOSS_KINDS)
+            .collect(),
     };
     fit(report, MAX_SERIES, MAX_MESSAGE_BYTES)
 }
 
 /// The generations that a snapshot tells of.
 pub fn generations(snapshot: &Snapshot) -> BTreeSet<Generation> {
-    snapshot.probes.iter().map(|it| (it.uid.clone(), it.generation)).collect()
+    snapshot
+        .probes
+        .iter()
+        .map(|it| (it.uid.clone(), it.generation))
+        .collect()
 }
 
 fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport {
@@ -75,12 +88,21 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         maps: probe.maps.iter().take(MAX_MAPS).cloned().collect(),
         rows: probe.cumulative.clone(),
         worst: probe.worst.clone(),
-        beginning: (!is_told).then(|| Beginning { taken: probe.beginning_at, rows: probe.beginning.clone() }),
+        beginning: (!is_told).then(|| Beginning {
+            taken: probe.beginning_at,
+            rows: probe.beginning.clone(),
+        }),
         problems: tellable(&problems),
     }
 }
 
-fn unmeasured(Refused { uid, generation, problems }: &Refused) -> ProbeReport {
+fn unmeasured(
+    Refused {
+        uid,
+        generation,
+        problems,
+    }: &Refused,
+) -> ProbeReport {
     ProbeReport {
         uid: uid.clone(),
         generation: *generation,
@@ -95,10 +117,18 @@ fn unmeasured(Refused { uid, generation, problems }: &Refused) -> ProbeReport {
 /// As many problems, each as long, as a report may hold.
 fn tellable(problems: &[String]) -> Vec<String> {
     let tell = |problem: &String| {
-        let text: String = problem.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+        let text: String = problem
+            .chars()
+            .map(|it| if it.is_control() { ' ' } else { it })
+            .collect();
         text[..text.floor_char_boundary(MAX_PROBLEM)].to_owned()
     };
-    problems.iter().filter(|it| !it.is_empty()).take(MAX_PROBLEMS).map(tell).collect()
+    problems
+        .iter()
+        .filter(|it| !it.is_empty())
+        .take(MAX_PROBLEMS)
+        .map(tell)
+        .collect()
 }
 
 /// Leaves out the rows of the largest probes until the report is small enough, and says so. Half of a probe's
@@ -110,7 +140,12 @@ fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Repor
         if series <= most_series && wire.encoded_len() <= most_bytes {
             return wire;
         }
-        let Some(largest) = report.probes.iter_mut().max_by_key(|it| rows(it)).filter(|it| rows(it) > 0) else {
+        let Some(largest) = report
+            .probes
+            .iter_mut()
+            .max_by_key(|it| rows(it))
+            .filter(|it| rows(it) > 0)
+        else {
             // Names alone do not fill a message.
             return wire;
         };
@@ -138,8 +173,15 @@ mod tests {
     use std::time::Duration;
 
     fn counted(rows: u32) -> Rows {
-        let counts = Counts { until_user: [100, 200].into_iter().collect(), ..Counts::default() };
-        let key = |cpu| SeriesKey { map_id: 1, operation: Operation::Lookup, cpu };
+        let counts = Counts {
+            until_user: [100, 200].into_iter().collect(),
+            ..Counts::default()
+        };
+        let key = |cpu| SeriesKey {
+            map_id: 1,
+            operation: Operation::Lookup,
+            cpu,
+        };
         (0..rows).map(|cpu| (key(cpu), counts.clone())).collect()
     }
 
@@ -148,7 +190,11 @@ mod tests {
             name: uid.to_owned(),
             uid: uid.to_owned(),
             generation: 3,
-            maps: vec![MapIdentity { id: 1, name: "m".to_owned(), map_type: None }],
+            maps: vec![MapIdentity {
+                id: 1,
+                name: "m".to_owned(),
+                map_type: None,
+            }],
             gone: vec![],
             cumulative: counted(rows),
             beginning: counted(1),
@@ -176,15 +222,27 @@ mod tests {
 
     #[test]
     fn a_report_holds_totals_and_where_the_window_begins() {
-        let report = read(build(7, 5, &snapshot(vec![probe("a", 2)]), &[], &BTreeSet::new()));
+        let report = read(build(
+            7,
+            5,
+            &snapshot(vec![probe("a", 2)]),
+            &[],
+            &BTreeSet::new(),
+        ));
 
-        assert_eq!((report.sequence, report.revision, report.taken), (7, 5, Duration::from_secs(10)));
+        assert_eq!(
+            (report.sequence, report.revision, report.taken),
+            (7, 5, Duration::from_secs(10))
+        );
         assert_eq!(report.losses["Storage"], 2);
         let a = &report.probes[0];
         assert_eq!((a.uid.as_str(), a.generation, a.maps.len()), ("a", 3, 1));
         assert_eq!(a.rows, counted(2));
         let beginning = a.beginning.as_ref().unwrap();
-        assert_eq!((beginning.taken, &beginning.rows), (Duration::from_secs(4), &counted(1)));
+        assert_eq!(
+            (beginning.taken, &beginning.rows),
+            (Duration::from_secs(4), &counted(1))
+        );
     }
 
     #[test]
@@ -195,13 +253,20 @@ mod tests {
         let report = read(build(8, 5, &taken, &[], &begun));
 
         assert!(report.probes[0].beginning.is_none());
-        assert!(report.probes[1].beginning.is_some(), "its generation is another one");
+        assert!(
+            report.probes[1].beginning.is_some(),
+            "its generation is another one"
+        );
     }
 
     #[test]
     fn a_refused_probe_is_reported_with_its_problems() {
         let problem = "spec.windowSeconds: is\n1".to_owned();
-        let refused = Refused { uid: "r".to_owned(), generation: 1, problems: vec![problem, "é".repeat(400)] };
+        let refused = Refused {
+            uid: "r".to_owned(),
+            generation: 1,
+            problems: vec![problem, "é".repeat(400)],
+        };
 
         let report = read(build(1, 1, &snapshot(vec![]), &[refused], &BTreeSet::new()));
 
@@ -217,13 +282,24 @@ mod tests {
             sequence: 1,
             revision: 1,
             taken: taken.taken,
-            probes: taken.probes.iter().map(|it| measured(it, &BTreeSet::new())).collect(),
+            probes: taken
+                .probes
+                .iter()
+                .map(|it| measured(it, &BTreeSet::new()))
+                .collect(),
             losses: BTreeMap::new(),
         };
 
         let by_rows = read(fit(report.clone(), 10, usize::MAX));
-        assert_eq!((by_rows.probes[0].rows.len(), by_rows.probes[1].rows.len()), (2, 0));
-        assert!(by_rows.probes[1].problems[0].starts_with("9 rows of map"), "{:?}", by_rows.probes[1].problems);
+        assert_eq!(
+            (by_rows.probes[0].rows.len(), by_rows.probes[1].rows.len()),
+            (2, 0)
+        );
+        assert!(
+            by_rows.probes[1].problems[0].starts_with("9 rows of map"),
+            "{:?}",
+            by_rows.probes[1].problems
+        );
 
         let by_bytes = fit(report, usize::MAX, 400);
         assert!(by_bytes.encoded_len() <= 400);

@@ -152,7 +152,10 @@ impl<'a> Session<'a> {
             Ok(inbound) => self.exchange(inbound, &mut state).await,
             Err(reason) => reason,
         };
-        End { reason, was_acknowledged: state.acknowledged }
+        End {
+            reason,
+            was_acknowledged: state.acknowledged,
+        }
     }
 
     async fn open(
@@ -197,7 +200,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn receive(&mut self, message: wire::OperatorMessage, state: &mut Exchange) -> Result<(), StreamError> {
+    fn receive(
+        &mut self,
+        message: wire::OperatorMessage,
+        state: &mut Exchange,
+    ) -> Result<(), StreamError> {
         match OperatorMessage::try_from(message).map_err(StreamError::Malformed)? {
             OperatorMessage::Assign(assignment) => {
                 self.assign(assignment)?;
@@ -215,7 +222,11 @@ impl<'a> Session<'a> {
     }
 
     fn assign(&mut self, assignment: Assignment) -> Result<(), StreamError> {
-        let Assignment { revision, report_period, probes } = assignment;
+        let Assignment {
+            revision,
+            report_period,
+            probes,
+        } = assignment;
         let mut requests = Vec::new();
         let mut refused = Vec::new();
         for probe in probes {
@@ -233,11 +244,25 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        info!(revision, measured = requests.len(), refused = refused.len(), "Took an assignment");
-        let wanted = requests.iter().map(|it| (it.uid.clone(), it.generation)).collect();
-        self.monitor.measure(requests).map_err(StreamError::Monitor)?;
+        info!(
+            revision,
+            measured = requests.len(),
+            refused = refused.len(),
+            "Took an assignment"
+        );
+        let wanted = requests
+            .iter()
+            .map(|it| (it.uid.clone(), it.generation))
+            .collect();
+        self.monitor
+            .measure(requests)
+            .map_err(StreamError::Monitor)?;
         self.plan.period = report_period;
-        self.plan.pending = Some(Pending { revision, wanted, refused });
+        self.plan.pending = Some(Pending {
+            revision,
+            wanted,
+            refused,
+        });
         Ok(())
     }
 
@@ -268,14 +293,21 @@ impl<'a> Session<'a> {
         state.begun = report::generations(&snapshot);
         let patience = (self.plan.period * PATIENCE_PERIODS).max(PATIENCE);
         state.in_flight = Some((self.sequence, Instant::now() + patience));
-        debug!(sequence = self.sequence, revision = self.plan.applied, "Sent a report");
+        debug!(
+            sequence = self.sequence,
+            revision = self.plan.applied,
+            "Sent a report"
+        );
         Ok(())
     }
 }
 
 fn send(state: &Exchange, message: wire::AgentMessage) -> Result<(), StreamError> {
     // Never full: besides hello at most one report is on its way.
-    state.outbox.try_send(message).map_err(|_| StreamError::Closed)
+    state
+        .outbox
+        .try_send(message)
+        .map_err(|_| StreamError::Closed)
 }
 
 /// Waits until the report in flight should have been acknowledged.
@@ -316,7 +348,10 @@ mod tests {
             readers: BTreeMap::new(),
             problems: vec![],
         });
-        Snapshot { probes: probes.collect(), ..Snapshot::default() }
+        Snapshot {
+            probes: probes.collect(),
+            ..Snapshot::default()
+        }
     }
 
     #[test]
@@ -328,12 +363,19 @@ mod tests {
             pending: Some(Pending {
                 revision: 7,
                 wanted: new.iter().cloned().collect(),
-                refused: vec![Refused { uid: "r".to_owned(), generation: 1, problems: vec![] }],
+                refused: vec![Refused {
+                    uid: "r".to_owned(),
+                    generation: 1,
+                    problems: vec![],
+                }],
             }),
             ..Plan::default()
         };
 
-        assert!(!plan.sees(&snapshot(&old)), "measuring has not moved on yet");
+        assert!(
+            !plan.sees(&snapshot(&old)),
+            "measuring has not moved on yet"
+        );
         assert_eq!((plan.applied, plan.refused.len()), (6, 0));
 
         assert!(plan.sees(&snapshot(&new)));

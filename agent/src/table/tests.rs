@@ -19,7 +19,7 @@ fn facts<'a>(host: &'a Host, maps: &'a [String]) -> Facts<'a> {
         probe: "conntrack",
         host,
         tier: "Tracepoint",
-        window: Duration::from_secs(60),
+        window: Duration::from_mins(1),
         span: Duration::from_millis(60_200),
         elapsed: Duration::from_millis(75_400),
         reads_actively: true,
@@ -41,7 +41,11 @@ fn percentiles(p50: i64, p90: i64, p99: i64, p999: i64, max: i64) -> Percentiles
 }
 
 fn map(id: i64, name: &str) -> MapReference {
-    MapReference { id, name: name.to_owned(), map_type: Some(MapType::PerCpuHash) }
+    MapReference {
+        id,
+        name: name.to_owned(),
+        map_type: Some(MapType::PerCpuHash),
+    }
 }
 
 fn slow(map: MapReference, operation: Operation, cpu: i32, lost: i64) -> SlowRow {
@@ -128,7 +132,11 @@ fn the_two_latencies_stand_below_each_other() {
 fn no_map_yet_says_what_is_looked_for() {
     let status = MapLatencyProbeStatus::default();
     let host = host();
-    let facts = Facts { span: Duration::from_secs(3), elapsed: Duration::from_secs(3), ..facts(&host, &[]) };
+    let facts = Facts {
+        span: Duration::from_secs(3),
+        elapsed: Duration::from_secs(3),
+        ..facts(&host, &[])
+    };
     assert_snapshot!(render(&status, &facts), @r"
     conntrack on node-a   kernel 6.12.38-cloud-amd64   tier Tracepoint
     window 3s of 60s   elapsed 3s   lost 0
@@ -143,15 +151,24 @@ fn losses_and_problems_are_told_by_kind() {
     let status = MapLatencyProbeStatus {
         matched_maps: 5,
         losses: vec![
-            LossCount { kind: "Storage".to_owned(), count: 3 },
-            LossCount { kind: "TaskDied".to_owned(), count: 17 },
+            LossCount {
+                kind: "Storage".to_owned(),
+                count: 3,
+            },
+            LossCount {
+                kind: "TaskDied".to_owned(),
+                count: 17,
+            },
         ],
         ..MapLatencyProbeStatus::default()
     };
     let maps: Vec<String> = (1..=5).map(|id| format!("ct_{id} (id {id})")).collect();
     let problems = ["map ct_1 (id 1) cannot be read".to_owned()];
     let host = host();
-    let facts = Facts { problems: &problems, ..facts(&host, &maps) };
+    let facts = Facts {
+        problems: &problems,
+        ..facts(&host, &maps)
+    };
     assert_snapshot!(render(&status, &facts), @r"
     conntrack on node-a   kernel 6.12.38-cloud-amd64   tier Tracepoint
     window 60s of 60s   elapsed 75s   lost Storage 3, TaskDied 17
@@ -168,7 +185,12 @@ fn a_map_that_only_the_agent_reads_has_no_latency_of_callers() {
     status.operations.truncate(1);
     status.slowest.clear();
     let lookup = &mut status.operations[0];
-    (lookup.count, lookup.until_user, lookup.kernel_window, lookup.worst_second) = (0, None, None, None);
+    (
+        lookup.count,
+        lookup.until_user,
+        lookup.kernel_window,
+        lookup.worst_second,
+    ) = (0, None, None, None);
     status.matched_maps = 1;
     let maps = ["demo_conntrack (id 12)".to_owned()];
     assert_snapshot!(render(&status, &facts(&host(), &maps)), @r"
@@ -189,14 +211,24 @@ fn active_reads_that_are_asked_for_and_not_made_yet_show_as_dashes() {
     let mut status = incident();
     status.operations[0].active = None;
     let text = render(&status, &facts(&host(), &[]));
-    let dashes = text.lines().filter(|it| it.contains("active read") && it.trim_end().ends_with("-")).count();
+    let dashes = text
+        .lines()
+        .filter(|it| it.contains("active read") && it.trim_end().ends_with('-'))
+        .count();
     assert_eq!(dashes, 1, "{text}");
 }
 
 #[test]
 fn a_table_fits_into_120_columns() {
-    let maps = ["demo_conntrack (id 12)".to_owned(), "demo_conntrack (id 13)".to_owned()];
+    let maps = [
+        "demo_conntrack (id 12)".to_owned(),
+        "demo_conntrack (id 13)".to_owned(),
+    ];
     let text = render(&incident(), &facts(&host(), &maps));
-    let widest = text.lines().map(|it| it.chars().count()).max().unwrap_or_default();
+    let widest = text
+        .lines()
+        .map(|it| it.chars().count())
+        .max()
+        .unwrap_or_default();
     assert!(widest <= 120, "{widest} columns:\n{text}");
 }

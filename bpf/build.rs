@@ -39,7 +39,10 @@ fn main() -> anyhow::Result<()> {
         } else {
             ""
         };
-        bail!("{} could not compile bpf/{SOURCE}:\n{messages}{hint}", clang.display());
+        bail!(
+            "{} could not compile bpf/{SOURCE}:\n{messages}{hint}",
+            clang.display()
+        );
     }
     Ok(())
 }

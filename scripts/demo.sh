@@ -22,6 +22,12 @@ trap finish EXIT
 "$bin/maplatency-workload" --rate 0 --for 60s > "$work/workload.txt" 2>&1 < /dev/null &
 workload=$!
 
+# Until its map is filled and it reads: what comes before is not what the demo is about.
+until grep -q '^Reading map' "$work/workload.txt"; do
+  kill -0 "$workload" 2> /dev/null || { cat "$work/workload.txt" >&2; exit 1; }
+  sleep 0.1
+done
+
 agent=0
 "$bin/maplatency-agent" run -f examples/refresh-incident.yaml --for 30s < /dev/null || agent=$?
 

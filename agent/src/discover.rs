@@ -3,7 +3,7 @@
 //! Maps are looked up by id, and none is kept open: an agent that held a descriptor would keep a map alive that
 //! its owner has let go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maplatency_bpf::sys;
 use maplatency_core::vocabulary::{MapIdentity, MapType};
@@ -17,12 +17,21 @@ pub enum DiscoverError {
 }
 
 /// The maps of this kernel by id. An id means one map for as long as the kernel runs, so each is asked for once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Maps {
     known: BTreeMap<u32, MapIdentity>,
+    hidden: BTreeSet<u32>,
 }
 
 impl Maps {
+    /// All maps but the hidden ones.
+    pub fn except(hidden: BTreeSet<u32>) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            hidden,
+        }
+    }
+
     /// Looks again: new maps come in, vanished ones go out.
     pub fn refresh(&mut self) -> Result<&BTreeMap<u32, MapIdentity>, DiscoverError> {
         let ids = sys::map_ids().map_err(DiscoverError::List)?;
@@ -30,6 +39,7 @@ impl Maps {
         for id in ids {
             // One that vanished since it was listed is no error, and one that may not be opened has no name.
             if !self.known.contains_key(&id)
+                && !self.hidden.contains(&id)
                 && let Ok(info) = sys::Map::from_id(id).and_then(|it| it.info())
             {
                 self.known.insert(id, identity(info));

@@ -85,6 +85,7 @@ pub struct Engine {
     wanted: BTreeMap<u32, u32>,
     hooks: Vec<OwnedFd>,
     role: OwnedFd,
+    own_maps: BTreeSet<u32>,
     // Holds programs and links; dropping it detaches.
     _ebpf: Ebpf,
 }
@@ -140,7 +141,10 @@ impl Engine {
     }
 
     /// Sets which maps each probe measures. Returns once the kernel side goes by it.
-    pub fn set_targets(&mut self, maps: &BTreeMap<Instance, BTreeSet<u32>>) -> Result<(), EngineError> {
+    pub fn set_targets(
+        &mut self,
+        maps: &BTreeMap<Instance, BTreeSet<u32>>,
+    ) -> Result<(), EngineError> {
         let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
         for (instance, ids) in maps {
             let Some(slot) = self.slots.slot_of(*instance) else {
@@ -154,17 +158,30 @@ impl Engine {
             if self.wanted.get(id) != Some(probes) {
                 self.targets
                     .insert(id, Target { probes: *probes }, 0)
-                    .map_err(|source| EngineError::Write { map: "targets", source })?;
+                    .map_err(|source| EngineError::Write {
+                        map: "targets",
+                        source,
+                    })?;
             }
         }
         for id in self.wanted.keys().filter(|it| !wanted.contains_key(it)) {
             match self.targets.remove(id) {
                 Ok(()) | Err(aya::maps::MapError::KeyNotFound) => (),
-                Err(source) => return Err(EngineError::Write { map: "targets", source }),
+                Err(source) => {
+                    return Err(EngineError::Write {
+                        map: "targets",
+                        source,
+                    });
+                }
             }
         }
         self.wanted = wanted;
         Ok(())
+    }
+
+    /// Ids of the maps that the probes themselves use. Nobody but the agent reads them.
+    pub fn own_maps(&self) -> &BTreeSet<u32> {
+        &self.own_maps
     }
 
     /// Reads everything counted so far.
@@ -190,13 +207,13 @@ impl Engine {
     fn losses(&self) -> Result<BTreeMap<String, u64>, EngineError> {
         let mut losses = BTreeMap::new();
         for kind in Loss::ALL {
-            let counts = self
-                .losses
-                .get(&(kind as u32), 0)
-                .map_err(|source| EngineError::Read {
-                    map: "losses",
-                    source: source.into(),
-                })?;
+            let counts =
+                self.losses
+                    .get(&(kind as u32), 0)
+                    .map_err(|source| EngineError::Read {
+                        map: "losses",
+                        source: source.into(),
+                    })?;
             losses.insert(kind.as_str().to_owned(), counts.iter().sum());
         }
         let skipped = self.hooks.iter().map(drain::recursion_misses).sum();

@@ -105,7 +105,12 @@ impl ProbeSnapshot {
     }
 
     /// The same in the words of `core`, for a status.
-    pub fn node_window(&self, node: &str, boot_id: &str, losses: &BTreeMap<String, u64>) -> NodeWindow {
+    pub fn node_window(
+        &self,
+        node: &str,
+        boot_id: &str,
+        losses: &BTreeMap<String, u64>,
+    ) -> NodeWindow {
         NodeWindow {
             node: node.to_owned(),
             boot_id: boot_id.to_owned(),
@@ -236,9 +241,9 @@ struct Measuring {
 impl Measuring {
     fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>) -> Self {
         Self {
+            maps: Maps::except(engine.own_maps().clone()),
             engine,
             publish,
-            maps: Maps::default(),
             probes: Vec::new(),
             refused: Vec::new(),
             began: clock::monotonic(),
@@ -300,7 +305,8 @@ impl Measuring {
 
     fn refuse(&mut self, request: &ProbeRequest, problem: &EngineError) {
         error!(probe = %request.name, error = %problem, "Cannot measure");
-        self.refused.push(ProbeSnapshot::refused(request, problem.to_string()));
+        self.refused
+            .push(ProbeSnapshot::refused(request, problem.to_string()));
     }
 
     /// Lists the maps and tells the kernel side which ones each probe measures.
@@ -325,7 +331,10 @@ impl Measuring {
             let rows = drained.rows.remove(&probe.instance()).unwrap_or_default();
             probe.advance(now, rows);
             forgotten.extend(probe.forgotten_maps(now));
-            let readers = drained.readers.remove(&probe.instance()).unwrap_or_default();
+            let readers = drained
+                .readers
+                .remove(&probe.instance())
+                .unwrap_or_default();
             snapshots.push(probe.snapshot(readers, self.epoch));
         }
         self.engine.forget_maps(&forgotten)?;

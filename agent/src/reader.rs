@@ -67,7 +67,10 @@ struct Shared {
     stop: AtomicBool,
     maps: Mutex<BTreeSet<u32>>,
     timed: Mutex<BTreeMap<u32, Timed>>,
-    problems: Mutex<BTreeSet<String>>,
+    /// What keeps a map from being read, by its id.
+    unreadable: Mutex<BTreeMap<u32, String>>,
+    /// Why fewer maps are read than match.
+    too_many: Mutex<Option<String>>,
 }
 
 /// The readers of one probe. They stop when it is dropped.
@@ -139,8 +142,23 @@ impl Readers {
     pub fn problems(&self) -> BTreeSet<String> {
         self.threads
             .values()
-            .flat_map(|it| lock(&it.shared.problems).clone())
+            .flat_map(|it| {
+                let unreadable: Vec<String> =
+                    lock(&it.shared.unreadable).values().cloned().collect();
+                unreadable
+                    .into_iter()
+                    .chain(lock(&it.shared.too_many).clone())
+            })
             .collect()
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        // All are told before the first is waited for.
+        for reader in self.threads.values() {
+            reader.shared.stop.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -208,6 +226,7 @@ fn read_on(cpu: u32, period: Duration, shared: &Shared) {
     while sleep_until(tick, &shared.stop) {
         let maps = bounded(&lock(&shared.maps), period, shared);
         cursors.retain(|id, _| maps.contains(id));
+        lock(&shared.unreadable).retain(|id, _| maps.contains(id));
         let step = period / u32::try_from(maps.len().max(1)).unwrap_or(u32::MAX);
         for (scheduled, id) in (0u32..).map(|it| tick + step * it).zip(maps) {
             if !sleep_until(scheduled, &shared.stop) {
@@ -219,7 +238,7 @@ fn read_on(cpu: u32, period: Duration, shared: &Shared) {
                 Outcome::Read(took) => record(shared, id, took, delay),
                 Outcome::Nothing => (),
                 Outcome::Unreadable(why) => {
-                    lock(&shared.problems).insert(why);
+                    lock(&shared.unreadable).insert(id, why);
                 }
             }
         }
@@ -239,14 +258,14 @@ fn bounded(maps: &BTreeSet<u32>, period: Duration, shared: &Shared) -> Vec<u32> 
         reason = "a period of at most a minute gives at most 120,000"
     )]
     let most = most as usize;
-    if maps.len() > most {
-        lock(&shared.problems).insert(format!(
+    *lock(&shared.too_many) = (maps.len() > most).then(|| {
+        format!(
             "{} maps every {} ms would be more than {MAX_RATE} active reads a second on a CPU; only the {most} \
              with the lowest ids are read; raise periodMilliseconds or select fewer maps",
             maps.len(),
             period.as_millis(),
-        ));
-    }
+        )
+    });
     maps.iter().copied().take(most).collect()
 }
 

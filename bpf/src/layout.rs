@@ -41,7 +41,13 @@ pub enum Loss {
 
 impl Loss {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::Storage, Self::Attributes, Self::Blocks, Self::Died, Self::Hook];
+    pub const ALL: [Self; 5] = [
+        Self::Storage,
+        Self::Attributes,
+        Self::Blocks,
+        Self::Died,
+        Self::Hook,
+    ];
 
     /// The name in status and reports.
     pub const fn as_str(self) -> &'static str {
@@ -130,7 +136,9 @@ pub struct BlockKey {
 impl BlockKey {
     /// From the bytes of a key.
     pub fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Self {
-        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let word = |at: usize| {
+            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         Self {
             map_id: word(0),
             instance: word(4),
@@ -190,7 +198,10 @@ const _: () = assert!(size_of::<Config>() == 40, "layout.h asserts the same size
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Probe>() == 24, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");
-const _: () = assert!(size_of::<BlockKey>() == 12, "layout.h asserts the same size");
+const _: () = assert!(
+    size_of::<BlockKey>() == 12,
+    "layout.h asserts the same size"
+);
 const _: () = assert!(size_of::<Block>() == 512, "layout.h asserts the same size");
 
 #[cfg(feature = "aya")]

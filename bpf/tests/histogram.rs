@@ -20,7 +20,13 @@ fn the_kernel_side_finds_the_same_bucket() {
 
     // Both sides of every boundary, and what lies beyond the last one.
     let mut values: Vec<u64> = (0..=OVERFLOW)
-        .flat_map(|it| [lower_bound(it).saturating_sub(1), lower_bound(it), lower_bound(it) + 1])
+        .flat_map(|it| {
+            [
+                lower_bound(it).saturating_sub(1),
+                lower_bound(it),
+                lower_bound(it) + 1,
+            ]
+        })
         .collect();
     values.extend([u64::MAX, 1 << 40, (1 << 35) + 12345]);
     let input: String = values.iter().map(|it| format!("{it}\n")).collect();

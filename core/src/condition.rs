@@ -33,11 +33,11 @@ impl Truth {
 /// A condition before it has a time: what holds, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// The condition's type, PascalCase.
+    /// The condition's type, such as [`READY`].
     pub kind: &'static str,
     /// Whether it holds.
     pub truth: Truth,
-    /// CamelCase word for machines.
+    /// One word for machines.
     pub reason: &'static str,
     /// A sentence for people.
     pub message: String,

@@ -17,6 +17,7 @@
 
 pub mod controlplane;
 pub mod crd;
+pub mod measure;
 pub mod process;
 pub mod wait;
 pub mod workload;

@@ -64,8 +64,18 @@ impl Blocks {
                 .entry(series)
                 .or_default();
             let first = u16::from(key.block) * BLOCK;
-            add(&mut counts.kernel_window, first, &block.kernel_window, &before.kernel_window);
-            add(&mut counts.until_user, first, &block.until_user, &before.until_user);
+            add(
+                &mut counts.kernel_window,
+                first,
+                &block.kernel_window,
+                &before.kernel_window,
+            );
+            add(
+                &mut counts.until_user,
+                first,
+                &block.until_user,
+                &before.until_user,
+            );
         }
         Ok(Drained {
             rows: self.callers.clone(),
@@ -149,7 +159,9 @@ pub(super) fn recursion_misses(program: &OwnedFd) -> u64 {
     fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))
         .ok()
         .and_then(|text| {
-            let line = text.lines().find_map(|it| it.strip_prefix("recursion_misses:"))?;
+            let line = text
+                .lines()
+                .find_map(|it| it.strip_prefix("recursion_misses:"))?;
             line.trim().parse().ok()
         })
         .unwrap_or(0)

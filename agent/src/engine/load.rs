@@ -1,5 +1,6 @@
 //! Loads the programs, attaches them, and checks that they see what they must see.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use maplatency_bpf::TRACEPOINT_OBJECT;
 use maplatency_bpf::layout::{Config, Role};
 use maplatency_bpf::sys;
 
+use super::Engine;
 use super::drain::Blocks;
 use super::slots::Slots;
 use super::tracefs::{self, TracefsError};
-use super::Engine;
 
 /// Calls by which the hooks prove themselves.
 const CHECK_CALLS: u64 = 16;
@@ -26,7 +27,9 @@ pub enum LoadError {
     #[error("loading probes needs CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; run as root")]
     NotPermitted,
     /// The kernel does not describe its types.
-    #[error("the kernel offers no BTF at /sys/kernel/btf/vmlinux; it has to be built with CONFIG_DEBUG_INFO_BTF=y")]
+    #[error(
+        "the kernel offers no BTF at /sys/kernel/btf/vmlinux; it has to be built with CONFIG_DEBUG_INFO_BTF=y"
+    )]
     Btf(#[source] BtfError),
     /// No place to learn about tracepoints.
     #[error(transparent)]
@@ -56,7 +59,9 @@ pub enum LoadError {
     #[error("could not make the agent known to its own probes")]
     Identify(#[source] std::io::Error),
     /// The hooks are attached, but do not see what they have to.
-    #[error("the probes are attached but saw {calls} of {CHECK_CALLS} calls and {switches} context switches of their own check; a wrong number is worse than none, so nothing is measured")]
+    #[error(
+        "the probes are attached but saw {calls} of {CHECK_CALLS} calls and {switches} context switches of their own check; a wrong number is worse than none, so nothing is measured"
+    )]
     Blind {
         /// Calls seen.
         calls: u64,
@@ -93,6 +98,7 @@ impl Engine {
         sys::run_raw_tracepoint(identify.as_fd(), 0).map_err(LoadError::Identify)?;
         attach(&mut ebpf, &btf)?;
 
+        let own_maps = own_maps(&ebpf)?;
         let own = opened(&ebpf, "config")?;
         let config = typed(&mut ebpf, "config", Array::try_from)?;
         check(&config, &own, role.as_fd())?;
@@ -110,10 +116,22 @@ impl Engine {
             wanted: std::collections::BTreeMap::new(),
             config,
             role,
+            own_maps,
             _ebpf: ebpf,
         };
         Ok(engine)
     }
+}
+
+/// The maps of every program that is loaded, as the kernel tells them.
+fn own_maps(ebpf: &Ebpf) -> Result<BTreeSet<u32>, LoadError> {
+    let mut ids = BTreeSet::new();
+    for (_, program) in ebpf.programs() {
+        let info = program.info().map_err(refused("describe", "of its own"))?;
+        let maps = info.map_ids().map_err(refused("describe", "of its own"))?;
+        ids.extend(maps.unwrap_or_default());
+    }
+    Ok(ids)
 }
 
 fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LoadError> {
@@ -172,7 +190,9 @@ fn check(
 pub(super) fn take_role(program: BorrowedFd<'_>, role: Role) -> std::io::Result<()> {
     match sys::run_raw_tracepoint(program, u64::from(role as u32))? {
         0 => Ok(()),
-        _ => Err(std::io::Error::other("the kernel has no memory for task storage")),
+        _ => Err(std::io::Error::other(
+            "the kernel has no memory for task storage",
+        )),
     }
 }
 

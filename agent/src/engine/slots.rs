@@ -21,7 +21,8 @@ pub(super) struct Slots {
 impl Slots {
     /// A free slot with a number of its own. It is in use only after [`Self::put`].
     pub(super) fn take(&mut self) -> Option<Slot> {
-        let index = (0..MAX_PROBES).find(|it| self.used.iter().all(|(slot, _)| slot.index != *it))?;
+        let index =
+            (0..MAX_PROBES).find(|it| self.used.iter().all(|(slot, _)| slot.index != *it))?;
         self.given += 1;
         Some(Slot {
             index,

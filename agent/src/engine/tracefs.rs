@@ -13,10 +13,14 @@ const SAMPLE: &str = "events/syscalls/sys_enter_bpf/id";
 #[derive(Debug, thiserror::Error)]
 pub enum TracefsError {
     /// It is not mounted and may not be.
-    #[error("tracefs is not mounted at {TRACEFS} and could not be mounted for this process; mount it, or run with CAP_SYS_ADMIN")]
+    #[error(
+        "tracefs is not mounted at {TRACEFS} and could not be mounted for this process; mount it, or run with CAP_SYS_ADMIN"
+    )]
     Mount(#[source] nix::Error),
     /// It is there, but the kernel traces no system calls.
-    #[error("{TRACEFS}/{SAMPLE} does not exist; the kernel is built without CONFIG_FTRACE_SYSCALLS")]
+    #[error(
+        "{TRACEFS}/{SAMPLE} does not exist; the kernel is built without CONFIG_FTRACE_SYSCALLS"
+    )]
     NoSyscallEvents,
 }
 
@@ -42,8 +46,20 @@ fn mount_privately() -> nix::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     // Without this the mount would spread to the namespace that this one was copied from.
     let nothing = None::<&str>;
-    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
-    mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), nothing)?;
+    mount(
+        nothing,
+        "/",
+        nothing,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        nothing,
+    )?;
+    mount(
+        Some("tracefs"),
+        TRACEFS,
+        Some("tracefs"),
+        MsFlags::empty(),
+        nothing,
+    )?;
     tracing::debug!("Mounted tracefs for this thread alone");
     Ok(())
 }

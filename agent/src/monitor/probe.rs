@@ -32,7 +32,11 @@ pub(super) struct RunningProbe {
 
 impl RunningProbe {
     /// Gives the probe its place in the kernel and starts its readers.
-    pub(super) fn start(request: ProbeRequest, engine: &mut Engine, now: Duration) -> Result<Self, EngineError> {
+    pub(super) fn start(
+        request: ProbeRequest,
+        engine: &mut Engine,
+        now: Duration,
+    ) -> Result<Self, EngineError> {
         let instance = engine.add(&request.spec)?;
         let (readers, errors) = match &request.spec.active {
             Some(plan) => Readers::start(plan, &engine.reader_pass()?),
@@ -61,7 +65,11 @@ impl RunningProbe {
     }
 
     /// Takes note of the maps of the host; gives the ids of those that match.
-    pub(super) fn see_maps(&mut self, maps: &BTreeMap<u32, MapIdentity>, now: Duration) -> BTreeSet<u32> {
+    pub(super) fn see_maps(
+        &mut self,
+        maps: &BTreeMap<u32, MapIdentity>,
+        now: Duration,
+    ) -> BTreeSet<u32> {
         let live: BTreeMap<u32, MapIdentity> = maps
             .iter()
             .filter(|(_, map)| self.request.spec.matches(map))
@@ -119,7 +127,9 @@ impl RunningProbe {
             within: self.window.within().clone(),
             span,
             worst: worst_slices(&self.window, |at| {
-                epoch.unix_microseconds.saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
+                epoch
+                    .unix_microseconds
+                    .saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
             }),
             readers,
             problems,

@@ -31,7 +31,9 @@ pub enum AffinityError {
         online: String,
     },
     /// Not for this process.
-    #[error("CPU {cpu} is online, but this process may only run on the CPUs {allowed}; a cpuset or an affinity mask keeps it from the others")]
+    #[error(
+        "CPU {cpu} is online, but this process may only run on the CPUs {allowed}; a cpuset or an affinity mask keeps it from the others"
+    )]
     Disallowed {
         /// The CPU asked for.
         cpu: u32,
@@ -70,11 +72,20 @@ pub fn usable(choice: &CpuChoice) -> Result<(BTreeSet<u32>, Vec<AffinityError>),
     let (mut usable, mut refused) = (BTreeSet::new(), Vec::new());
     for &cpu in wanted {
         if !possible.contains(&cpu) {
-            refused.push(AffinityError::Missing { cpu, possible: text(&possible) });
+            refused.push(AffinityError::Missing {
+                cpu,
+                possible: text(&possible),
+            });
         } else if !online.contains(&cpu) {
-            refused.push(AffinityError::Offline { cpu, online: text(&online) });
+            refused.push(AffinityError::Offline {
+                cpu,
+                online: text(&online),
+            });
         } else if !allowed.contains(&cpu) {
-            refused.push(AffinityError::Disallowed { cpu, allowed: text(&allowed) });
+            refused.push(AffinityError::Disallowed {
+                cpu,
+                allowed: text(&allowed),
+            });
         } else {
             usable.insert(cpu);
         }
@@ -90,7 +101,10 @@ pub fn pin(cpu: u32) -> Result<(), AffinityError> {
     sched_setaffinity(Pid::from_raw(0), &set).map_err(refused)?;
     let actual = allowed()?;
     if actual != BTreeSet::from([cpu]) {
-        return Err(AffinityError::NotPinned { cpu, actual: text(&actual) });
+        return Err(AffinityError::NotPinned {
+            cpu,
+            actual: text(&actual),
+        });
     }
     Ok(())
 }
@@ -108,7 +122,10 @@ fn allowed() -> Result<BTreeSet<u32>, AffinityError> {
 fn listed(path: &'static str) -> Result<BTreeSet<u32>, AffinityError> {
     let text = fs::read_to_string(path).map_err(|_| AffinityError::Unknown(path))?;
     let cpus = parse_cpu_list(text.trim()).ok_or(AffinityError::Unknown(path))?;
-    Ok(cpus.into_iter().filter_map(|it| u32::try_from(it).ok()).collect())
+    Ok(cpus
+        .into_iter()
+        .filter_map(|it| u32::try_from(it).ok())
+        .collect())
 }
 
 /// As the kernel writes it: `0-3,7`.
@@ -122,7 +139,13 @@ fn text(cpus: &BTreeSet<u32>) -> String {
     }
     let parts: Vec<String> = ranges
         .into_iter()
-        .map(|(first, last)| if first == last { first.to_string() } else { format!("{first}-{last}") })
+        .map(|(first, last)| {
+            if first == last {
+                first.to_string()
+            } else {
+                format!("{first}-{last}")
+            }
+        })
         .collect();
     parts.join(",")
 }
@@ -142,6 +165,9 @@ mod tests {
         let (usable, refused) = usable(&CpuChoice::These(BTreeSet::from([0, 8000]))).unwrap();
         assert_eq!(usable, BTreeSet::from([0]));
         let message = refused[0].to_string();
-        assert!(message.starts_with("CPU 8000 does not exist on this host; it has the CPUs 0"), "{message}");
+        assert!(
+            message.starts_with("CPU 8000 does not exist on this host; it has the CPUs 0"),
+            "{message}"
+        );
     }
 }

@@ -83,6 +83,9 @@ impl Cursor {
     fn give_up(&mut self, error: &sys::Error) -> Outcome {
         self.unreadable = true;
         let why = std::error::Error::source(error).map_or_else(String::new, |it| format!(": {it}"));
-        Outcome::Unreadable(format!("map {} cannot be read by key: {error}{why}", self.id))
+        Outcome::Unreadable(format!(
+            "map {} cannot be read by key: {error}{why}",
+            self.id
+        ))
     }
 }

@@ -27,7 +27,10 @@ struct TestRunAttr {
     padding: u32,
 }
 impl Attr for TestRunAttr {}
-const _: () = assert!(size_of::<TestRunAttr>() == 80, "ends with batch_size and padding");
+const _: () = assert!(
+    size_of::<TestRunAttr>() == 80,
+    "ends with batch_size and padding"
+);
 
 /// Runs a raw tracepoint program with one argument and gives its return value. Kernel 5.10 or newer.
 pub fn run_raw_tracepoint(program: BorrowedFd<'_>, argument: u64) -> io::Result<u32> {

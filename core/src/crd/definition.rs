@@ -34,7 +34,9 @@ fn describe(schema: &mut JSONSchemaProps) {
         .as_mut()
         .and_then(|it| it.get_mut("spec"))
         .expect("a resource has a spec");
-    schema.description = spec.description.replace("What to measure, and where.".to_owned());
+    schema.description = spec
+        .description
+        .replace("What to measure, and where.".to_owned());
 }
 
 fn conform(schema: &mut JSONSchemaProps) {

@@ -3,6 +3,10 @@
     unreachable_pub,
     reason = "the derive repeats every type in a private module to carry its CEL rules"
 )]
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "the lint takes the columns of one table for repetitions"
+)]
 
 use std::collections::BTreeMap;
 

@@ -34,7 +34,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
         boot_id: node.to_owned(),
         maps: vec![map(1)],
         gone: vec![],
-        span: Duration::from_secs(60),
+        span: Duration::from_mins(1),
         rows,
         worst: BTreeMap::new(),
         losses: BTreeMap::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// Linux supports no more (NR_CPUS of the largest configurations).
+/// Linux supports no more (`NR_CPUS` of the largest configurations).
 const HIGHEST: u32 = 8191;
 
 /// CPUs to read from.

@@ -32,7 +32,7 @@ fn left_out_fields_take_their_defaults() {
         .check()
         .unwrap();
 
-    assert_eq!(checked.window, Duration::from_secs(60));
+    assert_eq!(checked.window, Duration::from_mins(1));
     assert!(checked.operations.iter().all(|it| it.is_read()));
     assert_eq!(checked.operations.len(), 5);
     let active = checked.active.unwrap();

@@ -376,6 +376,20 @@ impl AsFd for Map {
 ///
 /// A map that is created or freed meanwhile may be in or out.
 pub fn map_ids() -> io::Result<Vec<u32>> {
+    ids(command::MAP_GET_NEXT_ID)
+}
+
+/// The ids of all BPF programs of this kernel, as [`map_ids`].
+pub fn program_ids() -> io::Result<Vec<u32>> {
+    ids(command::PROG_GET_NEXT_ID)
+}
+
+/// The ids of all BPF links of this kernel, as [`map_ids`]. Kernel 5.8 or newer.
+pub fn link_ids() -> io::Result<Vec<u32>> {
+    ids(command::LINK_GET_NEXT_ID)
+}
+
+fn ids(next: u32) -> io::Result<Vec<u32>> {
     let mut ids = Vec::new();
     let mut attr = IdAttr {
         id: 0,
@@ -384,7 +398,7 @@ pub fn map_ids() -> io::Result<Vec<u32>> {
     };
     loop {
         // SAFETY: the kernel writes `next_id` of `attr` and nothing else.
-        match unsafe { bpf(command::MAP_GET_NEXT_ID, &mut attr) } {
+        match unsafe { bpf(next, &mut attr) } {
             Ok(_) => {
                 ids.push(attr.next_id);
                 attr.id = attr.next_id;

@@ -22,13 +22,20 @@ async fn cpus_of_reads(cpus: &str) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
     );
     monitor.measure(vec![request("readers", &spec)?])?;
     let (probe, _) = snapshot(&monitor, "active reads", "readers", |it| {
-        it.cumulative.values().all(|it| it.active_read.count() >= 100) && !it.cumulative.is_empty()
+        it.cumulative
+            .values()
+            .all(|it| it.active_read.count() >= 100)
+            && !it.cumulative.is_empty()
     })
     .await?;
     assert_eq!(probe.problems, Vec::<String>::new());
 
     for (key, counts) in &probe.cumulative {
-        assert_eq!(counts.until_user.count(), 0, "a reader's reads are no caller's: {key:?}");
+        assert_eq!(
+            counts.until_user.count(),
+            0,
+            "a reader's reads are no caller's: {key:?}"
+        );
         assert_eq!(counts.active_read.count(), counts.active_delay.count());
         let by_kernel = probe.readers.get(key).map_or(0, |it| it.until_user.count());
         let by_reader = counts.active_read.count();
@@ -75,7 +82,10 @@ fn agent_reading_from_cpu_1(prepare: impl FnOnce(&mut Command) -> Result<()>) ->
     let mut command = Command::new("sh");
     // The shell lets the test put the process where it belongs before the agent begins.
     command
-        .args(["-c", "\"$PREPARE\" $$ && exec \"$AGENT\" run -f \"$PROBE\" --for 2s"])
+        .args([
+            "-c",
+            "\"$PREPARE\" $$ && exec \"$AGENT\" run -f \"$PROBE\" --for 2s",
+        ])
         .env("PREPARE", "true")
         .env("AGENT", workspace_binary("maplatency-agent")?)
         .env("PROBE", &file)
@@ -88,7 +98,10 @@ fn assert_refused(output: &Output, message: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(message), "{stderr}");
-    assert!(output.stdout.is_empty(), "nothing is measured on another CPU instead");
+    assert!(
+        output.stdout.is_empty(),
+        "nothing is measured on another CPU instead"
+    );
 }
 
 /// Puts a file back as it was.
@@ -127,7 +140,10 @@ fn an_offline_cpu_is_refused_by_name() -> Result<()> {
     drop(offline);
 
     assert_refused(&output, "CPU 1 is offline; the CPUs 0 are online");
-    ensure!(fs::read_to_string(switch)?.trim() == "1", "CPU 1 did not come back");
+    ensure!(
+        fs::read_to_string(switch)?.trim() == "1",
+        "CPU 1 did not come back"
+    );
     Ok(())
 }
 
@@ -136,7 +152,10 @@ fn a_cpu_outside_of_the_affinity_mask_is_refused_by_name() -> Result<()> {
     let output = agent_reading_from_cpu_1(|command| {
         let folder = tempfile::tempdir()?.keep();
         let script = folder.join("prepare");
-        fs::write(&script, "#!/bin/sh\nexec taskset -pc 0 \"$1\" > /dev/null\n")?;
+        fs::write(
+            &script,
+            "#!/bin/sh\nexec taskset -pc 0 \"$1\" > /dev/null\n",
+        )?;
         let status = Command::new("chmod").arg("+x").arg(&script).status()?;
         ensure!(status.success());
         command.env("PREPARE", script);

@@ -18,6 +18,8 @@ pub mod command {
     pub const MAP_GET_NEXT_KEY: u32 = 4;
     /// `BPF_PROG_TEST_RUN`.
     pub const PROG_TEST_RUN: u32 = 10;
+    /// `BPF_PROG_GET_NEXT_ID`.
+    pub const PROG_GET_NEXT_ID: u32 = 11;
     /// Steps from one map id to the next.
     pub const MAP_GET_NEXT_ID: u32 = 12;
     /// Opens a map by its id.
@@ -34,6 +36,8 @@ pub mod command {
     pub const MAP_UPDATE_BATCH: u32 = 26;
     /// Removes many entries, since 5.6.
     pub const MAP_DELETE_BATCH: u32 = 27;
+    /// `BPF_LINK_GET_NEXT_ID`.
+    pub const LINK_GET_NEXT_ID: u32 = 31;
 }
 
 /// A map type, `enum bpf_map_type` of `linux/bpf.h`. The kernel may know more than are named here.

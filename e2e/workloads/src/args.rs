@@ -56,6 +56,12 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000), help_heading = "Map")]
     pub entries: u32,
 
+    /// Bytes of a value on one CPU, a multiple of 8
+    ///
+    /// A read copies the values of all possible CPUs, so this sets how long a read takes.
+    #[arg(long, value_name = "BYTES", default_value_t = 8, value_parser = value_size, help_heading = "Map")]
+    pub value_size: u32,
+
     /// CPU that the reader is pinned to
     #[arg(long, value_name = "CPU", default_value_t = 0, help_heading = "Reader")]
     pub reader_cpu: usize,
@@ -143,6 +149,14 @@ pub enum Output {
     Json,
 }
 
+/// The kernel takes at most 32 KiB per CPU.
+fn value_size(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|it: &u32| (8..=32_768).contains(it) && it.is_multiple_of(8))
+        .ok_or_else(|| "write a multiple of 8 from 8 to 32768".to_owned())
+}
+
 fn map_name(name: &str) -> Result<String, String> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
     if name.is_empty() || name.len() > MAX_NAME_LEN || !name.bytes().all(allowed) {
@@ -204,6 +218,8 @@ mod tests {
             ["--name", "sixteen_chars_16"],
             ["--name", "with space"],
             ["--entries", "0"],
+            ["--value-size", "12"],
+            ["--value-size", "32776"],
             ["--reads", "0"],
             ["--for", "0s"],
             ["--for", "ten"],

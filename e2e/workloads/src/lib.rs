@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
     // The file first: a run whose record cannot be written is a run for nothing.
     let file = args.record.as_deref().map(create_file).transpose()?;
     let control = Control::new()?;
-    let map = DemoMap::create(&args.name, args.entries)?;
+    let map = DemoMap::create(&args.name, args.entries, args.value_size)?;
     let ready = Ready::new(&args.name, map.id()?);
     let mut stdin = io::stdin().lock();
 

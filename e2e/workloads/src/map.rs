@@ -7,7 +7,6 @@ use maplatency_bpf::sys::{Error, Map, MapSpec, MapType, UpdateFlags};
 use nix::sys::resource::{Resource, rlim_t, setrlimit};
 
 const KEY_SIZE: u32 = 8;
-const VALUE_SIZE: u32 = 8;
 
 /// A full per-CPU hash whose keys are the numbers below `entries`.
 #[derive(Debug)]
@@ -27,12 +26,12 @@ pub(crate) enum Rewrite {
 
 impl DemoMap {
     /// Creates the map and fills it.
-    pub(crate) fn create(name: &str, entries: u32) -> Result<Self> {
+    pub(crate) fn create(name: &str, entries: u32, value_size: u32) -> Result<Self> {
         let spec = MapSpec {
             name,
             map_type: MapType::PERCPU_HASH,
             key_size: KEY_SIZE,
-            value_size: VALUE_SIZE,
+            value_size,
             max_entries: entries,
             flags: 0,
         };

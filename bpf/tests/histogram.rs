@@ -29,7 +29,8 @@ fn the_kernel_side_finds_the_same_bucket() {
         })
         .collect();
     values.extend([u64::MAX, 1 << 40, (1 << 35) + 12345]);
-    let input: String = values.iter().map(|it| format!("{it}\n")).collect();
+    let lines: Vec<String> = values.iter().map(ToString::to_string).collect();
+    let input = lines.join("\n");
 
     let mut child = Command::new(&program)
         .stdin(Stdio::piped())

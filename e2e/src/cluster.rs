@@ -1,0 +1,228 @@
+//! A cluster of parts that run on one machine: a real API server, the real operator, and real agents started as
+//! a kubelet would start them.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{Namespace, Node, NodeSpec};
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
+
+use crate::controlplane::ControlPlane;
+use crate::process::{Daemon, workspace_binary};
+use crate::{crd, wait, workspace};
+
+/// The operator's namespace.
+pub const NAMESPACE: &str = "maplatency-system";
+/// The agents' DaemonSet.
+pub const AGENTS: &str = "maplatency-agent";
+/// Time for the operator to act on a change. It writes at most every five seconds.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The cluster. Everything ends when it is dropped: the operator before the API server.
+#[allow(missing_debug_implementations, reason = "the client has none")]
+pub struct Cluster {
+    operator: Option<Daemon>,
+    control_plane: ControlPlane,
+    client: Client,
+    listen: SocketAddr,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts it with the resource's definition, the namespace, and nodes of these names and labels.
+    pub async fn start(nodes: &[(&str, &[(&str, &str)])]) -> Result<Self> {
+        let control_plane = ControlPlane::start().await?;
+        let client = control_plane.client();
+        crd::install(&client, &workspace().join("crds")).await?;
+        let namespace = Namespace {
+            metadata: named(NAMESPACE),
+            ..Namespace::default()
+        };
+        Api::all(client.clone())
+            .create(&PostParams::default(), &namespace)
+            .await?;
+        for (name, labels) in nodes {
+            let mut metadata = named(name);
+            let os = [("kubernetes.io/os", "linux")];
+            metadata.labels = Some(
+                os.iter()
+                    .chain(*labels)
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect(),
+            );
+            let node = Node {
+                metadata,
+                spec: Some(NodeSpec::default()),
+                ..Node::default()
+            };
+            Api::all(client.clone())
+                .create(&PostParams::default(), &node)
+                .await?;
+        }
+        // Bound for a moment only; the operator binds it again, also after a restart.
+        let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut cluster = Self {
+            operator: None,
+            control_plane,
+            client,
+            listen,
+            folder: tempfile::tempdir()?,
+        };
+        cluster.start_operator()?;
+        Ok(cluster)
+    }
+
+    /// Starts the operator, again after [`Self::kill_operator`].
+    pub fn start_operator(&mut self) -> Result<()> {
+        let mut command = Command::new(workspace_binary("maplatency-operator")?);
+        command
+            .args(["run", "--insecure-plaintext", "--namespace", NAMESPACE])
+            .args(["--listen", &self.listen.to_string()])
+            .args(["--agent-operator-url", &format!("http://{}", self.listen)])
+            .args(["--report-period", "1s"])
+            .env("KUBECONFIG", self.control_plane.kubeconfig());
+        let log = self.folder.path().join("operator.log");
+        self.operator = Some(Daemon::spawn("the operator", command, &log)?);
+        Ok(())
+    }
+
+    /// Kills the operator as a crash would.
+    pub fn kill_operator(&mut self) -> Result<()> {
+        let mut operator = self.operator.take().context("no operator runs")?;
+        operator.kill().map(drop)
+    }
+
+    /// The operator's process.
+    pub fn operator(&mut self) -> Result<&mut Daemon> {
+        self.operator.as_mut().context("no operator runs")
+    }
+
+    /// A client of the API server.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Runs kubectl.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<crate::controlplane::Output> {
+        self.control_plane.kubectl(args).await
+    }
+
+    /// Applies one manifest as a user would.
+    pub async fn apply(&self, yaml: &str) -> Result<crate::controlplane::Output> {
+        let file = self.folder.path().join("manifest.yaml");
+        std::fs::write(&file, yaml)?;
+        let file = file.to_str().context("the temporary folder is UTF-8")?;
+        self.kubectl(&["apply", "-f", file]).await
+    }
+
+    /// Applies a probe with this spec.
+    pub async fn apply_probe(&self, name: &str, spec: &str) -> Result<()> {
+        self.apply(&probe_yaml(name, spec)).await?.ok().map(drop)
+    }
+
+    /// A probe as it is now.
+    pub async fn probe(&self, name: &str) -> Result<MapLatencyProbe> {
+        Ok(Api::all(self.client()).get(name).await?)
+    }
+
+    /// Waits until a probe's status fits. Statuses of older generations never do.
+    pub async fn status(
+        &self,
+        what: &str,
+        name: &str,
+        fits: impl Fn(&MapLatencyProbeStatus) -> bool,
+    ) -> Result<MapLatencyProbeStatus> {
+        let operator = self.operator.as_ref();
+        wait::until(what, PATIENCE, async || {
+            let probe = self.probe(name).await?;
+            let status = probe.status.unwrap_or_default();
+            ensure!(
+                status.observed_generation == probe.metadata.generation && fits(&status),
+                "{}\nthe operator's log ends with:\n{}",
+                serde_yaml::to_string(&status)?,
+                operator.map(Daemon::log_tail).unwrap_or_default(),
+            );
+            Ok(Some(status))
+        })
+        .await
+    }
+
+    /// The agents' DaemonSet, once there is one.
+    pub async fn daemon_set(&self) -> Result<DaemonSet> {
+        let sets: Api<DaemonSet> = Api::namespaced(self.client(), NAMESPACE);
+        wait::until("the agents' DaemonSet", PATIENCE, async || {
+            Ok(sets.get_opt(AGENTS).await?)
+        })
+        .await
+    }
+
+    /// Waits until there is no DaemonSet.
+    pub async fn no_daemon_set(&self) -> Result<()> {
+        let sets: Api<DaemonSet> = Api::namespaced(self.client(), NAMESPACE);
+        wait::until("the DaemonSet to go", PATIENCE, async || {
+            ensure!(sets.get_opt(AGENTS).await?.is_none(), "it is still there");
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    /// Starts the real agent on a node with what the DaemonSet's pod template says.
+    pub async fn start_agent(&self, node: &str) -> Result<Daemon> {
+        let template = self.daemon_set().await?.spec.context("a spec")?.template;
+        let pod = template.spec.context("a pod spec")?;
+        let container = pod.containers.first().context("a container")?;
+        let mut command = Command::new(workspace_binary("maplatency-agent")?);
+        let mut variables = Vec::new();
+        for variable in container.env.iter().flatten() {
+            let path = variable
+                .value_from
+                .as_ref()
+                .and_then(|it| it.field_ref.as_ref())
+                .map(|it| it.field_path.as_str());
+            ensure!(
+                path == Some("spec.nodeName"),
+                "a kubelet would set {variable:?}"
+            );
+            command.env(&variable.name, node);
+            variables.push((format!("$({})", variable.name), node));
+        }
+        for argument in container.args.iter().flatten() {
+            let resolved = variables
+                .iter()
+                .fold(argument.clone(), |text, (name, value)| {
+                    text.replace(name, value)
+                });
+            command.arg(resolved);
+        }
+        Daemon::spawn(
+            "the agent",
+            command,
+            &self.folder.path().join(format!("agent-{node}.log")),
+        )
+    }
+
+    /// A folder for the test's own files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A probe as a user writes it.
+pub fn probe_yaml(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: maplatency.dev/v1alpha1\nkind: MapLatencyProbe\nmetadata: {{name: {name}}}\nspec: {spec}\n"
+    )
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        ..ObjectMeta::default()
+    }
+}

@@ -155,15 +155,25 @@ async fn applying_the_example_shows_a_p99_in_kubectl_get() -> Result<()> {
             lookups(it) > 100_000 && is_ready(it)
         })
         .await?;
+    assert_is_sound(&status)?;
+    assert_is_paced(&cluster, "refresh-incident").await?;
+    println!(
+        "{}",
+        cluster.kubectl(&["get", "maplatencyprobes"]).await?.ok()?
+    );
+    drop(agent);
+    Ok(())
+}
+
+/// Whether the figures of the demo's reads can be.
+fn assert_is_sound(status: &MapLatencyProbeStatus) -> Result<()> {
     let lookup = status
         .operations
         .iter()
         .find(|it| it.operation == Operation::Lookup)
         .context("Lookup")?;
-    let (user, kernel) = (
-        lookup.until_user.context("untilUser")?,
-        lookup.kernel_window.context("kernelWindow")?,
-    );
+    let user = lookup.until_user.context("untilUser")?;
+    let kernel = lookup.kernel_window.context("kernelWindow")?;
     for it in [user, kernel] {
         let rising = [
             it.p50_nanoseconds,
@@ -191,9 +201,12 @@ async fn applying_the_example_shows_a_p99_in_kubectl_get() -> Result<()> {
             .any(|it| it.cpu == 0 && it.operation == Operation::Lookup)
     );
     assert_eq!(status.losses, vec![]);
+    Ok(())
+}
 
-    let counts = Counts::watch(&cluster, "refresh-incident");
-    let pace = Duration::from_secs(16);
+/// Whether a status whose figures change all the time is written every five seconds at most.
+async fn assert_is_paced(cluster: &Cluster, name: &str) -> Result<()> {
+    let counts = Counts::watch(cluster, name);
     wait::until("three more writes", PATIENCE, async || {
         let seen = counts.seen.lock().expect("nobody panics with it").len();
         ensure!(seen >= 4, "{seen} statuses");
@@ -206,14 +219,9 @@ async fn applying_the_example_shows_a_p99_in_kubectl_get() -> Result<()> {
         let gap = pair[1].0 - pair[0].0;
         ensure!(
             gap > Duration::from_millis(4_500),
-            "two statuses within {gap:?} in {pace:?}"
+            "two statuses within {gap:?}"
         );
     }
-    println!(
-        "{}",
-        cluster.kubectl(&["get", "maplatencyprobes"]).await?.ok()?
-    );
-    drop(agent);
     Ok(())
 }
 

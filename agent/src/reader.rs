@@ -27,6 +27,8 @@ use cursor::{Cursor, Outcome};
 
 /// Reads a second that one thread makes at most, whatever number of maps matches.
 const MAX_RATE: u32 = 2_000;
+/// Reads that were due while a reader could not run are told apart up to this many at a time.
+const MAX_SKIPPED: u32 = 10_000;
 /// A stop is noticed within this time.
 const NAP: Duration = Duration::from_millis(100);
 
@@ -228,24 +230,40 @@ fn read_on(cpu: u32, period: Duration, shared: &Shared) {
         cursors.retain(|id, _| maps.contains(id));
         lock(&shared.unreadable).retain(|id, _| maps.contains(id));
         let step = period / u32::try_from(maps.len().max(1)).unwrap_or(u32::MAX);
-        for (scheduled, id) in (0u32..).map(|it| tick + step * it).zip(maps) {
+        for (scheduled, id) in (0u32..)
+            .map(|it| tick + step * it)
+            .zip(maps.iter().copied())
+        {
             if !sleep_until(scheduled, &shared.stop) {
                 return;
             }
             let delay = clock::monotonic().saturating_sub(scheduled);
             let cursor = cursors.entry(id).or_insert_with(|| Cursor::new(id));
             match cursor.read(cpu) {
-                Outcome::Read(took) => record(shared, id, took, delay),
+                Outcome::Read(took) => {
+                    record(shared, id, took, delay);
+                    lock(&shared.unreadable).remove(&id);
+                }
                 Outcome::Nothing => (),
                 Outcome::Unreadable(why) => {
                     lock(&shared.unreadable).insert(id, why);
                 }
             }
         }
-        // Ticks that lie in the past by more than a whole period could only be read in a burst.
-        let late = clock::monotonic().saturating_sub(tick);
-        let missed = u32::try_from(late.as_nanos() / period.as_nanos().max(1)).unwrap_or(u32::MAX);
-        tick += period * missed.max(1);
+        // Ticks that lie in the past by more than a whole period could only be read in a burst. Nobody reads for
+        // them, but whoever had wanted to read then would have waited until now.
+        let now = clock::monotonic();
+        tick += period;
+        for _ in 0..MAX_SKIPPED {
+            if tick + period > now {
+                break;
+            }
+            for id in &maps {
+                record_delay(shared, *id, now.saturating_sub(tick));
+            }
+            tick += period;
+        }
+        tick = tick.max(now.saturating_sub(period));
     }
 }
 
@@ -274,6 +292,14 @@ fn record(shared: &Shared, id: u32, took: Duration, delay: Duration) {
     let timed = timed.entry(id).or_default();
     timed.read.record(nanoseconds(took));
     timed.delay.record(nanoseconds(delay));
+}
+
+fn record_delay(shared: &Shared, id: u32, delay: Duration) {
+    lock(&shared.timed)
+        .entry(id)
+        .or_default()
+        .delay
+        .record(nanoseconds(delay));
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

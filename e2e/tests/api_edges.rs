@@ -164,7 +164,8 @@ async fn log_has(agent: &Daemon, text: &str, times: usize) -> Result<()> {
 async fn overlapping_probes_count_exactly_what_each_selects() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
     let mut workload = workload("api_overlap", "40000", "0")?;
-    let by_name = "maps: [{names: [api_overlap]}], callers: {commands: [demo-reader]}, windowSeconds: 600";
+    let by_name =
+        "maps: [{names: [api_overlap]}], callers: {commands: [demo-reader]}, windowSeconds: 600";
     let by_type = "maps: [{names: ['api_over*'], types: [PerCpuHash, Queue]}], \
                    callers: {excludeCommands: [demo-reader]}, operations: [Lookup, GetNextKey], windowSeconds: 600";
     cluster

@@ -36,7 +36,7 @@ async fn cpus_of_reads(cpus: &str) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
             0,
             "a reader's reads are no caller's: {key:?}"
         );
-        assert_eq!(counts.active_read.count(), counts.active_delay.count());
+        assert!(counts.active_delay.count() >= counts.active_read.count());
         let by_kernel = probe.readers.get(key).map_or(0, |it| it.until_user.count());
         let by_reader = counts.active_read.count();
         // The two are drained one after the other, and the last read waits for the next one.

@@ -55,6 +55,9 @@ pub enum LoadError {
         /// Why not.
         source: super::ReadError,
     },
+    /// The kernel did not say which maps the programs use.
+    #[error("could not ask the kernel which maps the probes use; that needs CAP_SYS_ADMIN")]
+    OwnMaps(#[source] ProgramError),
     /// The agent could not make itself known to the kernel side.
     #[error("could not make the agent known to its own probes")]
     Identify(#[source] std::io::Error),
@@ -127,8 +130,8 @@ impl Engine {
 fn own_maps(ebpf: &Ebpf) -> Result<BTreeSet<u32>, LoadError> {
     let mut ids = BTreeSet::new();
     for (_, program) in ebpf.programs() {
-        let info = program.info().map_err(refused("describe", "of its own"))?;
-        let maps = info.map_ids().map_err(refused("describe", "of its own"))?;
+        let info = program.info().map_err(LoadError::OwnMaps)?;
+        let maps = info.map_ids().map_err(LoadError::OwnMaps)?;
         ids.extend(maps.unwrap_or_default());
     }
     Ok(ids)

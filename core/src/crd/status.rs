@@ -152,7 +152,8 @@ pub struct ActiveStatus {
     pub count: i64,
     /// How long a read took, without the time by which it began late.
     pub read: Percentiles,
-    /// How long after its scheduled moment a read began.
+    /// How long after its scheduled moment a read began. Reads that were due while the thread could not run at all
+    /// are in here with the time until it ran again, so there may be more of them than `count`.
     pub start_delay: Percentiles,
 }
 

@@ -7,12 +7,13 @@ use crate::crd::spec::{LabelOperator, LabelRequirement, NodeSelector};
 
 const PATH: &str = "spec.nodeSelector";
 
-/// Whether a node with these labels is selected. Without a selector every Linux node is.
+/// Whether a node with these labels is selected. Without a selector, or with an empty one, every Linux node is.
 pub fn selects(selector: Option<&NodeSelector>, labels: &BTreeMap<String, String>) -> bool {
-    let Some(selector) = selector else {
+    let empty = NodeSelector::default();
+    let Some(selector) = selector.filter(|it| **it != empty) else {
         return labels
             .get("kubernetes.io/os")
-            .is_none_or(|os| os == "linux");
+            .is_some_and(|os| os == "linux");
     };
     let exact = selector
         .match_labels
@@ -171,7 +172,11 @@ mod tests {
     #[test]
     fn without_a_selector_windows_nodes_are_left_out() {
         assert!(selects(None, &labels(&[("kubernetes.io/os", "linux")])));
-        assert!(selects(None, &labels(&[])));
+        assert!(!selects(None, &labels(&[])));
+        assert!(!selects(
+            Some(&NodeSelector::default()),
+            &labels(&[("kubernetes.io/os", "windows")])
+        ));
         assert!(!selects(None, &labels(&[("kubernetes.io/os", "windows")])));
     }
 

@@ -1,0 +1,94 @@
+//! Maps that come and go while the agent runs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use maplatency_agent::monitor::Monitor;
+use maplatency_bpf::sys::{self, Map, MapSpec, MapType, UpdateFlags};
+use maplatency_e2e::measure::{request, snapshot, total};
+use maplatency_e2e::wait;
+
+fn map(name: &str) -> Result<Map> {
+    let map = Map::create(&MapSpec {
+        name,
+        map_type: MapType::HASH,
+        key_size: 8,
+        value_size: 8,
+        max_entries: 16,
+        flags: 0,
+    })?;
+    map.update(&[1; 8], &[2; 8], UpdateFlags::Any)?;
+    Ok(map)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_map_is_found_within_two_seconds_and_one_that_goes_is_let_go() -> Result<()> {
+    let monitor = Monitor::start()?;
+    // The longest kernel name of this one is the beginning of what a user writes.
+    let spec =
+        "{maps: [{names: [discovered_map_of_a_user]}], activeReads: {periodMilliseconds: 10}}";
+    monitor.measure(vec![request("discovery", spec)?])?;
+    snapshot(&monitor, "the probe", "discovery", |it| it.maps.is_empty()).await?;
+
+    let map = map("discovered_map_")?;
+    let (created, id) = (Instant::now(), map.id()?);
+    let (probe, _) = snapshot(&monitor, "the new map", "discovery", |it| {
+        it.maps.len() == 1
+    })
+    .await?;
+    ensure!(
+        created.elapsed() < Duration::from_secs(2),
+        "it took {:?}",
+        created.elapsed()
+    );
+    assert_eq!(probe.maps[0].id, id);
+    snapshot(&monitor, "active reads", "discovery", |it| {
+        total(it).active_read.count() >= 20
+    })
+    .await?;
+
+    // The agent reads it a hundred times a second on every CPU, and keeps it alive all the same no longer.
+    drop(map);
+    wait::until(
+        "the kernel to free the map",
+        Duration::from_secs(2),
+        async || {
+            ensure!(!sys::map_ids()?.contains(&id), "it is still there");
+            Ok(Some(()))
+        },
+    )
+    .await?;
+    let (probe, _) = snapshot(&monitor, "the map to go", "discovery", |it| {
+        it.maps.is_empty()
+    })
+    .await?;
+    assert_eq!(
+        probe.gone.len(),
+        1,
+        "its figures stay for the rest of the window"
+    );
+    assert_eq!(probe.problems, Vec::<String>::new());
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_agents_own_maps_are_not_measured() -> Result<()> {
+    let before = sys::map_ids()?;
+    let monitor = Monitor::start()?;
+    monitor.measure(vec![request("all", "{maps: [{names: ['*']}]}")?])?;
+    let somebodys = map("not_the_agents")?;
+    let id = somebodys.id()?;
+    let (probe, _) = snapshot(&monitor, "somebody's map", "all", |it| {
+        it.maps.iter().any(|map| map.id == id)
+    })
+    .await?;
+    let others: Vec<_> = probe
+        .maps
+        .iter()
+        .filter(|it| !before.contains(&it.id) && it.id != id)
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+    monitor.stop()?;
+    Ok(())
+}

@@ -86,6 +86,8 @@ impl Cluster {
             .args(["--listen", &self.listen.to_string()])
             .args(["--agent-operator-url", &format!("http://{}", self.listen)])
             .args(["--report-period", "1s"])
+            // Proxies, flags and log filters of whoever runs the test are not part of the cluster.
+            .env_clear()
             .env("KUBECONFIG", self.control_plane.kubeconfig());
         let log = self.folder.path().join("operator.log");
         self.operator = Some(Daemon::spawn("the operator", command, &log)?);
@@ -178,6 +180,8 @@ impl Cluster {
         let pod = template.spec.context("a pod spec")?;
         let container = pod.containers.first().context("a container")?;
         let mut command = Command::new(workspace_binary("maplatency-agent")?);
+        // A container has the variables of its template alone.
+        command.env_clear();
         let mut variables = Vec::new();
         for variable in container.env.iter().flatten() {
             let path = variable

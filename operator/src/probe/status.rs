@@ -159,9 +159,14 @@ fn agents_ready(view: &View, settled: bool) -> Verdict {
         return verdict(Truth::False, NO_NODES, message);
     }
     let measuring = format!(
-        "{} of {} measure",
+        "{} of {} {}",
         view.ready(),
-        plural(view.selected, "node")
+        plural(view.selected, "node"),
+        if view.selected == 1 {
+            "measures"
+        } else {
+            "measure"
+        }
     );
     if view.ready() == 0 && !settled {
         let (reason, lack) = if view.connected.is_empty() {

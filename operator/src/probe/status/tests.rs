@@ -153,7 +153,7 @@ fn what_agents_cannot_do_makes_a_probe_not_ready() {
     view.problems = vec![("a".to_owned(), "the kernel has no BTF".to_owned())];
     assert_eq!(
         told(&first(view))[0],
-        "Ready=False AgentProblems: 1 of 1 node measure; a: the kernel has no BTF"
+        "Ready=False AgentProblems: 1 of 1 node measures; a: the kernel has no BTF"
     );
 }
 

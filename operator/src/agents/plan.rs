@@ -163,7 +163,7 @@ fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
             operator: Some("Exists".to_owned()),
             ..Toleration::default()
         }]),
-        // The kernel reports callers by their pids outside of any container.
+        // Nothing uses it yet: callers are told apart by command. It is for pids of callers, which come later.
         host_pid: Some(true),
         // Agents never talk to the API server.
         automount_service_account_token: Some(false),

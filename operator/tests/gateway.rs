@@ -176,6 +176,7 @@ fn report(sequence: u64, total: usize) -> Report {
                 rows: Rows::new(),
             }),
             problems: vec![],
+            rows_withheld: false,
         }],
     }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use maplatency_core::measure::{Rows, SeriesKey, WorstSlice};
 use maplatency_core::{MapIdentity, MapType};
 
-use crate::invalid::{Checked, each, form, length, nanoseconds, range, repeated, text, uid};
+use crate::invalid::{
+    Checked, Problem, each, form, length, nanoseconds, range, repeated, text, uid,
+};
 use crate::rows::{rows, rows_to_wire, worst, worst_to_wire};
 use crate::{InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SERIES, wire};
 
@@ -38,10 +40,12 @@ pub struct ProbeReport {
     pub rows: Rows,
     /// The worst second of each row in the agent's current window.
     pub worst: BTreeMap<SeriesKey, WorstSlice>,
-    /// In the first report of a stream, and in the first report of this uid and generation.
+    /// In the first report of a stream, and in the first report, that has rows of this uid and generation.
     pub beginning: Option<Beginning>,
     /// What of the spec cannot be done on this node, as sentences for users. The probe is not ready with any.
     pub problems: Vec<String>,
+    /// There was no room for the rows: `rows`, `worst` and `beginning` are empty and say nothing.
+    pub rows_withheld: bool,
 }
 
 /// The cumulative state with which the agent's current window begins.
@@ -114,7 +118,13 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             worst: wire_worst,
             beginning,
             problems,
+            rows_withheld,
         } = wire;
+        if rows_withheld && !(wire_rows.is_empty() && wire_worst.is_empty() && beginning.is_none())
+        {
+            let problem = Problem::Form("true where there are rows, worst or beginning");
+            return Err(InvalidMessage::new("rows_withheld", problem));
+        }
         length("problems", problems.len(), MAX_PROBLEMS)?;
         Ok(Self {
             uid: uid(id)?,
@@ -126,6 +136,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             problems: each("problems", problems, |it| {
                 text("value", it, 512, "1 to 512 bytes of printable text")
             })?,
+            rows_withheld,
         })
     }
 }
@@ -140,6 +151,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             worst,
             beginning,
             problems,
+            rows_withheld,
         } = report;
         Self {
             uid,
@@ -156,6 +168,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             worst: worst_to_wire(worst),
             beginning: beginning.map(Into::into),
             problems,
+            rows_withheld,
         }
     }
 }

@@ -92,6 +92,7 @@ prop_compose! {
             worst,
             beginning: beginning.map(|(taken, rows)| Beginning { taken: Duration::from_nanos(taken), rows }),
             problems,
+            rows_withheld: false,
         }
     }
 }
@@ -247,6 +248,7 @@ fn report() -> wire::Report {
                 rows,
             }),
             problems: vec!["p".to_owned()],
+            rows_withheld: false,
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
     }

@@ -39,13 +39,14 @@ impl Refused {
     }
 }
 
-/// Builds a report. `begun` are the generations whose beginning the stream has told already.
+/// Builds a report. `begun` are the generations whose beginning the stream has told already; it becomes those whose
+/// rows this report tells, so that rows which come again after they were withheld bring their beginning.
 pub fn build(
     sequence: u64,
     revision: u64,
     snapshot: &Snapshot,
     refused: &[Refused],
-    begun: &BTreeSet<Generation>,
+    begun: &mut BTreeSet<Generation>,
 ) -> wire::Report {
     let measured = snapshot.probes.iter().map(|it| measured(it, begun));
     let report = Report {
@@ -60,7 +61,15 @@ pub fn build(
             .take(MAX_LOSS_KINDS)
             .collect(),
     };
-    fit(report, MAX_SERIES, MAX_MESSAGE_BYTES)
+    let report = fit(report, MAX_SERIES, MAX_MESSAGE_BYTES);
+    *begun = told(&report);
+    report
+}
+
+/// The generations whose rows a report tells.
+fn told(report: &wire::Report) -> BTreeSet<Generation> {
+    let told = report.probes.iter().filter(|it| !it.rows_withheld);
+    told.map(|it| (it.uid.clone(), it.generation)).collect()
 }
 
 /// The generations that a snapshot tells of.
@@ -93,6 +102,7 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
             rows: probe.beginning.clone(),
         }),
         problems: tellable(&problems),
+        rows_withheld: false,
     }
 }
 
@@ -111,6 +121,7 @@ fn unmeasured(
         worst: BTreeMap::new(),
         beginning: None,
         problems: tellable(problems),
+        rows_withheld: false,
     }
 }
 
@@ -156,6 +167,7 @@ fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Repor
         largest.rows.clear();
         largest.worst.clear();
         largest.beginning = None;
+        largest.rows_withheld = true;
         largest.problems.insert(0, advice);
         largest.problems.truncate(MAX_PROBLEMS);
     }
@@ -227,7 +239,7 @@ mod tests {
             5,
             &snapshot(vec![probe("a", 2)]),
             &[],
-            &BTreeSet::new(),
+            &mut BTreeSet::new(),
         ));
 
         assert_eq!(
@@ -248,15 +260,16 @@ mod tests {
     #[test]
     fn a_beginning_is_told_once_per_generation() {
         let taken = snapshot(vec![probe("a", 2), probe("b", 2)]);
-        let begun = BTreeSet::from([("a".to_owned(), 3), ("b".to_owned(), 2)]);
+        let mut begun = BTreeSet::from([("a".to_owned(), 3), ("b".to_owned(), 2)]);
 
-        let report = read(build(8, 5, &taken, &[], &begun));
+        let report = read(build(8, 5, &taken, &[], &mut begun));
 
         assert!(report.probes[0].beginning.is_none());
         assert!(
             report.probes[1].beginning.is_some(),
             "its generation is another one"
         );
+        assert_eq!(begun, generations(&taken));
     }
 
     #[test]
@@ -268,7 +281,13 @@ mod tests {
             problems: vec![problem, "é".repeat(400)],
         };
 
-        let report = read(build(1, 1, &snapshot(vec![]), &[refused], &BTreeSet::new()));
+        let report = read(build(
+            1,
+            1,
+            &snapshot(vec![]),
+            &[refused],
+            &mut BTreeSet::new(),
+        ));
 
         assert_eq!(report.probes[0].problems[0], "spec.windowSeconds: is 1");
         assert_eq!(report.probes[0].problems[1], "é".repeat(256));
@@ -301,8 +320,11 @@ mod tests {
             by_rows.probes[1].problems
         );
 
-        let by_bytes = fit(report, usize::MAX, 400);
-        assert!(by_bytes.encoded_len() <= 400);
+        assert!(by_rows.probes[1].rows_withheld && !by_rows.probes[0].rows_withheld);
+
+        let by_bytes = fit(report, usize::MAX, 500);
+        assert_eq!(told(&by_bytes), BTreeSet::from([("small".to_owned(), 3)]));
+        assert!(by_bytes.encoded_len() <= 500);
         assert!(!read(by_bytes).probes[0].rows.is_empty());
     }
 }

@@ -284,13 +284,12 @@ impl<'a> Session<'a> {
             self.plan.applied,
             &snapshot,
             &self.plan.refused,
-            &state.begun,
+            &mut state.begun,
         );
         let kind = wire::agent_message::Kind::Report(report);
         send(state, wire::AgentMessage { kind: Some(kind) })?;
         self.reported = snapshot.taken;
         state.reported = true;
-        state.begun = report::generations(&snapshot);
         let patience = (self.plan.period * PATIENCE_PERIODS).max(PATIENCE);
         state.in_flight = Some((self.sequence, Instant::now() + patience));
         debug!(

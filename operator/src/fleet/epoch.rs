@@ -30,6 +30,8 @@ pub(super) struct Epoch {
 struct ProbeWindow {
     generation: i64,
     window: SlidingWindow,
+    /// Whether the next rows go on from the newest ones; else they begin a window of their own.
+    has_begun: bool,
     maps: Vec<MapIdentity>,
     /// Maps that matched before: their rows are still in the window, and need names.
     gone: BTreeMap<u32, MapIdentity>,
@@ -97,13 +99,22 @@ impl Epoch {
             worst,
             beginning,
             problems,
+            rows_withheld,
         } = report;
         let known = self
             .windows
             .remove(&uid)
             .filter(|it| it.generation == generation);
-        let began = known.is_some();
+        let began = known.as_ref().is_some_and(|it| it.has_begun);
         let mut probe = known.unwrap_or_else(|| ProbeWindow::new(generation, length));
+        if rows_withheld {
+            // What was counted stays until it leaves the window by age. The next rows bring their own beginning.
+            probe.has_begun = false;
+            probe.rename(maps);
+            probe.problems = problems;
+            self.windows.insert(uid, probe);
+            return Ok(());
+        }
         let advanced = if began {
             probe.advance(taken, rows.clone())
         } else {
@@ -121,6 +132,7 @@ impl Epoch {
                 probe.window.begin(taken, rows);
             }
         }
+        probe.has_begun = true;
         probe.rename(maps);
         probe.worst = worst;
         probe.problems = problems;
@@ -189,6 +201,7 @@ impl ProbeWindow {
         Self {
             generation,
             window: SlidingWindow::new(length),
+            has_begun: false,
             maps: Vec::new(),
             gone: BTreeMap::new(),
             worst: BTreeMap::new(),

@@ -69,6 +69,7 @@ fn report(sequence: u64, taken: u64, total: usize) -> Report {
             worst: [].into(),
             beginning: None,
             problems: vec![],
+            rows_withheld: false,
         }],
     }
 }
@@ -119,6 +120,42 @@ fn without_a_beginning_the_first_report_is_the_beginning() {
     assert_eq!(reads(&view(&fleet, now)), 0);
     agent.report(report(2, 7, 130), now + seconds(2));
     assert_eq!(reads(&view(&fleet, now + seconds(2))), 30);
+}
+
+fn withheld(mut report: Report) -> Report {
+    let probe = &mut report.probes[0];
+    probe.rows.clear();
+    probe.beginning = None;
+    probe.rows_withheld = true;
+    probe.problems = vec!["too many rows".to_owned()];
+    report
+}
+
+#[test]
+fn rows_that_were_withheld_for_a_time_are_counted_once_when_they_come_again() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 10), 0, 0), now);
+
+    agent.report(withheld(report(2, 2, 0)), now + seconds(1));
+    let between = view(&fleet, now + seconds(1));
+    assert_eq!((reads(&between), between.problems.len()), (10, 1));
+
+    agent.report(with_beginning(report(3, 3, 30), 0, 5), now + seconds(2));
+    let after = view(&fleet, now + seconds(2));
+    assert_eq!((reads(&after), after.problems.len()), (25, 0));
+}
+
+#[test]
+fn rows_that_were_withheld_at_first_count_from_their_beginning() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+
+    agent.report(withheld(report(1, 1, 0)), now);
+    let nothing = view(&fleet, now);
+    assert_eq!((reads(&nothing), nothing.problems.len()), (0, 1));
+    agent.report(with_beginning(report(2, 5, 100), 1, 40), now + seconds(4));
+    assert_eq!(reads(&view(&fleet, now + seconds(4))), 60);
 }
 
 #[test]

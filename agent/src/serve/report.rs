@@ -322,9 +322,9 @@ mod tests {
 
         assert!(by_rows.probes[1].rows_withheld && !by_rows.probes[0].rows_withheld);
 
-        let by_bytes = fit(report, usize::MAX, 500);
+        let by_bytes = fit(report, usize::MAX, 280);
         assert_eq!(told(&by_bytes), BTreeSet::from([("small".to_owned(), 3)]));
-        assert!(by_bytes.encoded_len() <= 500);
+        assert!(by_bytes.encoded_len() <= 280);
         assert!(!read(by_bytes).probes[0].rows.is_empty());
     }
 }

@@ -81,10 +81,13 @@ struct {
 	__type(value, struct glob);
 } globs SEC(".maps");
 
+/*
+ * Preallocated: blocks are taken while the scheduler switches tasks with interrupts off, when the allocator of BPF
+ * may have a single one at hand, and an operation may need two.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 8192);
 	__type(key, struct block_key);
 	__type(value, struct block);
 } blocks SEC(".maps");

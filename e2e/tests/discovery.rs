@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use maplatency_agent::monitor::Monitor;
 use maplatency_bpf::sys::{self, Map, MapSpec, MapType, UpdateFlags};
-use maplatency_e2e::measure::{request, snapshot, total};
+use maplatency_e2e::measure::{both_sides, request, snapshot, total};
 use maplatency_e2e::wait;
 
 fn map(name: &str) -> Result<Map> {
@@ -90,5 +90,27 @@ async fn the_agents_own_maps_are_not_measured() -> Result<()> {
         .collect();
     assert!(others.is_empty(), "{others:?}");
     monitor.stop()?;
+    Ok(())
+}
+
+/// The first reads need memory for histograms while the scheduler switches tasks, where it is scarce.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_reads_after_the_start_are_all_counted() -> Result<()> {
+    // The reader sleeps after every read, so each is counted while the scheduler switches to another task.
+    let arguments = [
+        "--no-refresh",
+        "--entries",
+        "16",
+        "--rate",
+        "500",
+        "--reads",
+        "3",
+    ];
+    for start in 1..=4 {
+        let monitor = Monitor::start()?;
+        let sides = both_sides(&monitor, &format!("start {start}"), &arguments).await?;
+        ensure!(sides.lost == 0, "start {start}: {} lost", sides.lost);
+        monitor.stop()?;
+    }
     Ok(())
 }

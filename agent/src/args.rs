@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use maplatency_proto::operator_url;
 use tonic::transport::Uri;
 
 /// Measures how long operations on BPF maps take, per map, operation and CPU.
 ///
-/// Every bpf(2) call on a matched map is counted, none is sampled, and each is timed twice: to its exit from the
-/// kernel (the kernel window), and until its caller runs in user mode again (until user). Stalls by the
-/// scheduler show only in the second.
+/// Every bpf(2) call on a matched map is counted from the moment the agent has found the map, which is within about
+/// a second of its creation. None is sampled, and each is timed twice: to its exit from the kernel (the kernel
+/// window), and until its caller runs in user mode again (until user). Stalls by the scheduler show only in the
+/// second.
 #[derive(Debug, Parser)]
 #[command(name = "maplatency-agent", version, about, after_help = NEEDS, after_long_help = NEEDS)]
 pub struct Args {
@@ -61,6 +63,16 @@ Rows:
   active read    reads by the agent itself, if spec.activeReads asks for them
   start delay    how long after its scheduled moment such a read began
 
+Header:
+  tier           how calls are timed; Tracepoint, at the kernel's tracepoints,
+                 is the only way in this version
+  window         how much of spec.windowSeconds the figures cover
+  unrecorded     operations that were seen and could not be recorded, by kind
+
+What is not counted:
+  Operations on a map before the agent has found it, within about a second of
+  its creation. A map that lives shorter than that may not be seen at all.
+
 Units:
   The table writes ns, µs, ms and s, and counts such as 12.3k or 1.25M. YAML
   and JSON hold whole nanoseconds. Latencies are within 1 % of the truth.
@@ -72,7 +84,7 @@ Needs:
   least CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN.
 
 Exit codes:
-  0  measured, also when ended by SIGINT or SIGTERM
+  0  measured, also when ended by SIGINT, SIGTERM or SIGHUP
   1  could not measure
   2  the file or the command line is wrong";
 
@@ -99,7 +111,11 @@ impl Args {
             ..
         }) = args.command
         {
-            Self::command()
+            let mut all = Self::command();
+            // Gives subcommands their whole name, which the usage begins with.
+            all.build();
+            all.find_subcommand_mut("serve")
+                .expect("serve was read a moment ago")
                 .error(ErrorKind::MissingRequiredArgument, NO_TLS)
                 .exit()
         }
@@ -133,7 +149,7 @@ pub struct RunArgs {
     #[arg(short, long, value_name = "FILE")]
     pub file: PathBuf,
 
-    /// How long to measure, such as 30s or 5m, at least 1s [default: until Ctrl-C].
+    /// How long to measure, such as 30s or 5m, from 1s to 366days [default: until Ctrl-C].
     ///
     /// The figures cover the probe's windowSeconds at most, however long it takes.
     #[arg(long = "for", value_name = "TIME", value_parser = measuring_time)]
@@ -203,27 +219,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// Longest run. Sums of times stay far from every overflow.
+const LONGEST: Duration = Duration::from_hours(24 * 366);
+
 fn measuring_time(text: &str) -> Result<Duration, String> {
     let advice = "write a time such as 30s, 5m or 1h30m";
     let time = humantime::parse_duration(text).map_err(|it| format!("{it}; {advice}"))?;
     if time < Duration::from_secs(1) {
         return Err("is too short to measure; write 1s or more".to_owned());
     }
-    Ok(time)
-}
-
-fn operator_url(text: &str) -> Result<Uri, String> {
-    const ADVICE: &str =
-        "write a URL such as http://maplatency-operator.maplatency-system.svc:7443";
-    let url: Uri = text.parse().map_err(|it| format!("{it}; {ADVICE}"))?;
-    let host = url.host().is_some_and(|it| !it.is_empty());
-    match url.scheme_str() {
-        Some("http") if host => Ok(url),
-        Some("https") => {
-            Err("TLS comes with a later release; write http:// and --insecure-plaintext".to_owned())
-        }
-        _ => Err(ADVICE.to_owned()),
+    if time > LONGEST {
+        let days = LONGEST.as_secs() / (24 * 3600);
+        return Err(format!("is too long; write at most {days}days"));
     }
+    Ok(time)
 }
 
 fn node_name(text: &str) -> Result<String, String> {
@@ -261,6 +270,12 @@ mod tests {
         for (line, advice) in [
             ("run -f x --for soon", "write a time such as 30s"),
             ("run -f x --for 10ms", "write 1s or more"),
+            ("run -f x --for 367days", "write at most 366days"),
+            ("run -f x --for 292277026596y", "write at most 366days"),
+            (
+                "run -f x --for 9223372036854775807s",
+                "write at most 366days",
+            ),
             (
                 "serve --node a --operator https://x:1",
                 "TLS comes with a later release",
@@ -268,6 +283,19 @@ mod tests {
             (
                 "serve --node a --operator x:1",
                 "write a URL such as http://maplatency-operator",
+            ),
+            ("serve --node a --operator http://x:0", "port 0 is no port"),
+            (
+                "serve --node a --operator http://x:99999",
+                "write a URL such as http://maplatency-operator",
+            ),
+            (
+                "serve --node a --operator http://x:1/metrics",
+                "leave \"/metrics\" out",
+            ),
+            (
+                "serve --node a --operator http://x:1?a=b",
+                "leave \"?a=b\" out",
             ),
             (
                 "serve --operator http://x:1 --node A_b",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
@@ -17,6 +17,8 @@ use crate::args::is_dns_subdomain;
 
 const API_VERSION: &str = "maplatency.dev/v1alpha1";
 const KIND: &str = "MapLatencyProbe";
+/// Largest file that is read, in bytes. A probe of the largest lists is a tenth of it.
+const LARGEST: usize = 1 << 20;
 
 /// A probe as a file asks for it.
 #[derive(Clone, Debug)]
@@ -98,19 +100,28 @@ pub fn read(file: &Path) -> Result<Manifest, InvalidManifest> {
         file: name.clone(),
         mistakes,
     };
-    let bytes = if is_stdin { stdin() } else { fs::read(file) };
+    let bytes = if is_stdin {
+        bytes(io::stdin().lock())
+    } else {
+        File::open(file).and_then(bytes)
+    };
     let text = bytes
         .map_err(|it| Mistake::new("", unreadable(&it)))
         .and_then(|it| {
-            String::from_utf8(it).map_err(|_| Mistake::new("", "is no UTF-8 text; write YAML"))
+            match it.len() {
+                0..=LARGEST => String::from_utf8(it).map_err(|_| "is no UTF-8 text; write YAML"),
+                _ => Err("is larger than 1 MiB; write one MapLatencyProbe"),
+            }
+            .map_err(|advice| Mistake::new("", advice))
         })
         .map_err(|it| invalid(vec![it]))?;
     parse(&text).map_err(invalid)
 }
 
-fn stdin() -> io::Result<Vec<u8>> {
+/// At most one byte more than may be there, which is enough to see that it is too much.
+fn bytes(input: impl io::Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes)?;
+    input.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

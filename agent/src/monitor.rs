@@ -85,8 +85,8 @@ pub struct Snapshot {
 }
 
 impl ProbeSnapshot {
-    /// A probe for which there was no room.
-    fn refused(request: &ProbeRequest, problem: String) -> Self {
+    /// A probe of which nothing was measured.
+    pub(crate) fn empty(request: &ProbeRequest, problems: Vec<String>) -> Self {
         Self {
             name: request.name.clone(),
             uid: request.uid.clone(),
@@ -100,7 +100,7 @@ impl ProbeSnapshot {
             span: Duration::ZERO,
             worst: BTreeMap::new(),
             readers: Rows::new(),
-            problems: vec![problem],
+            problems,
         }
     }
 
@@ -146,6 +146,7 @@ pub enum MonitorError {
 
 enum Command {
     Measure(Vec<ProbeRequest>),
+    Slice,
     Stop,
 }
 
@@ -161,6 +162,7 @@ impl std::fmt::Debug for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Measure(probes) => write!(f, "Measure({})", probes.len()),
+            Self::Slice => f.write_str("Slice"),
             Self::Stop => f.write_str("Stop"),
         }
     }
@@ -198,6 +200,13 @@ impl Monitor {
     pub fn measure(&self, probes: Vec<ProbeRequest>) -> Result<(), MonitorError> {
         self.commands
             .send(Command::Measure(probes))
+            .map_err(|_| MonitorError::Ended)
+    }
+
+    /// Takes a slice now, so that nothing is missed when [`Self::stop`] follows.
+    pub fn slice(&self) -> Result<(), MonitorError> {
+        self.commands
+            .send(Command::Slice)
             .map_err(|_| MonitorError::Ended)
     }
 
@@ -259,6 +268,7 @@ impl Measuring {
             let wait = next.saturating_sub(clock::monotonic());
             match inbox.recv_timeout(wait) {
                 Ok(Command::Measure(probes)) => self.measure(probes)?,
+                Ok(Command::Slice) => self.slice()?,
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
                 Err(RecvTimeoutError::Timeout) => {
                     self.slice()?;
@@ -306,7 +316,7 @@ impl Measuring {
     fn refuse(&mut self, request: &ProbeRequest, problem: &EngineError) {
         error!(probe = %request.name, error = %problem, "Cannot measure");
         self.refused
-            .push(ProbeSnapshot::refused(request, problem.to_string()));
+            .push(ProbeSnapshot::empty(request, vec![problem.to_string()]));
     }
 
     /// Lists the maps and tells the kernel side which ones each probe measures.

@@ -24,16 +24,24 @@ pub(crate) fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow
     outcome
 }
 
-/// SIGINT and SIGTERM, which from now on no longer kill the process.
+/// SIGINT, SIGTERM and SIGHUP, which from now on no longer kill the process.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// Absent where it is ignored, as nohup(1) arranges.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     pub(crate) fn watch() -> anyhow::Result<Self> {
+        let hang_up = if ignores(SignalKind::hangup()) {
+            None
+        } else {
+            Some(signal(SignalKind::hangup()).context("could not watch for SIGHUP")?)
+        };
         Ok(Self {
+            hang_up,
             interrupt: signal(SignalKind::interrupt()).context("could not watch for SIGINT")?,
             terminate: signal(SignalKind::terminate()).context("could not watch for SIGTERM")?,
         })
@@ -41,11 +49,28 @@ impl Signals {
 
     /// Waits until the process is told to end.
     pub(crate) async fn told_to_end(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(signal) => signal.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            _ = hang_up => (),
             _ = self.interrupt.recv() => (),
             _ = self.terminate.recv() => (),
         }
     }
+}
+
+/// Whether this process was started with the signal ignored.
+fn ignores(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|it| it.strip_prefix("SigIgn:"))
+        .and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
+    mask.is_some_and(|it| it >> (kind.as_raw_value() - 1) & 1 == 1)
 }
 
 /// Starts measuring; `None` when the process is told to end before that is done.

@@ -76,10 +76,12 @@ async fn measure(args: &RunArgs, manifest: Manifest, host: Host) -> anyhow::Resu
         () = over => first(&mut snapshots).await,
         () = signals.told_to_end() => Ok(()),
     };
-    let last = Arc::clone(&snapshots.borrow());
     let elapsed = began.elapsed();
+    // Fails when measuring has ended early; `stop` says why.
+    let _ = monitor.slice();
     process::stop(monitor).await?;
     shown?;
+    let last = Arc::clone(&snapshots.borrow());
     screen.finish(&mut reporter, &last, elapsed)
 }
 

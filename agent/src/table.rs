@@ -39,6 +39,8 @@ pub struct Facts<'a> {
     pub wanted: &'a str,
     /// Names of the maps that match, with their ids.
     pub maps: &'a [String],
+    /// How many maps matched earlier in the window and are gone.
+    pub gone: usize,
     /// What keeps the probe from measuring all that it asks for.
     pub problems: &'a [String],
     /// Rows of the slowest to show at most.
@@ -49,7 +51,12 @@ pub struct Facts<'a> {
 pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
     let mut parts = vec![header(status, facts)];
     parts.extend(facts.problems.iter().map(|it| format!("Problem: {it}\n")));
-    if status.matched_maps == 0 {
+    if status.matched_maps == 0 && facts.gone > 0 {
+        parts.push(format!(
+            "\nNo map matches now; {} matched earlier in the window. Looking again every second.\n",
+            facts.gone
+        ));
+    } else if status.matched_maps == 0 {
         parts.push(format!(
             "\nNo map matches yet. Looked for {}; looking again every second.\n",
             facts.wanted
@@ -102,7 +109,7 @@ fn header(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
         seconds(facts.span.min(facts.window)),
         seconds(facts.window),
         seconds(facts.elapsed),
-        lost(&status.losses),
+        unrecorded(&status.losses),
         status.matched_maps,
     )
 }
@@ -112,15 +119,15 @@ fn seconds(duration: Duration) -> String {
     format!("{:.0}s", duration.as_secs_f64())
 }
 
-fn lost(losses: &[LossCount]) -> String {
+fn unrecorded(losses: &[LossCount]) -> String {
     if losses.is_empty() {
-        return "lost 0".to_owned();
+        return "unrecorded 0".to_owned();
     }
     let kinds: Vec<String> = losses
         .iter()
         .map(|it| format!("{} {}", it.kind, it.count))
         .collect();
-    format!("lost {}", kinds.join(", "))
+    format!("unrecorded {}", kinds.join(", "))
 }
 
 const OPERATION_COLUMNS: &[Column] = &[

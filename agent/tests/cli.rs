@@ -197,6 +197,16 @@ fn a_file_that_cannot_be_read_is_named() {
 }
 
 #[test]
+fn a_file_without_end_is_refused() {
+    let output = output(&["run", "-f", "/dev/zero"]);
+    assert_eq!(
+        stderr(&output),
+        "error: /dev/zero: is larger than 1 MiB; write one MapLatencyProbe\n"
+    );
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn help_tells_what_it_needs_with_examples() {
     for (arguments, words) in [
         (
@@ -233,6 +243,11 @@ fn serving_without_the_flag_for_plain_text_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(
         stderr(&output).contains("serves only with --insecure-plaintext"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(
+        stderr(&output).contains("Usage: maplatency-agent serve"),
         "{}",
         stderr(&output)
     );
@@ -344,7 +359,7 @@ fn a_signal_ends_it_in_time_with_the_outcome() {
     if !may_load_probes("a_signal_ends_it_in_time_with_the_outcome") {
         return;
     }
-    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let file = file(NOTHING_MATCHES);
         let mut running = Running::start(&["run", "-f", file.path().to_str().unwrap()]);
         running.wait_for("nothing on ");
@@ -356,6 +371,23 @@ fn a_signal_ends_it_in_time_with_the_outcome() {
     }
 }
 
+#[test]
+fn under_nohup_it_outlives_the_terminal() {
+    if !may_load_probes("under_nohup_it_outlives_the_terminal") {
+        return;
+    }
+    let file = file(NOTHING_MATCHES);
+    let mut command = Command::new("nohup");
+    command.args([BINARY, "run", "-f", file.path().to_str().unwrap()]);
+    let mut running = Running::spawn(command.stdin(Stdio::null()));
+    running.wait_for("nothing on ");
+
+    running.signal(Signal::SIGHUP);
+
+    running.wait_for("nothing on ");
+    running.end(Signal::SIGTERM);
+}
+
 /// An agent that runs beside the test, and is killed with it.
 struct Running {
     child: Child,
@@ -364,7 +396,11 @@ struct Running {
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
-        let mut child = agent(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        Self::spawn(&mut agent(arguments))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { child, stdout }
     }
@@ -381,10 +417,14 @@ impl Running {
         }
     }
 
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+    }
+
     /// Sends a signal; gives the time until the process is gone, and what it still printed.
     fn end(&mut self, signal: Signal) -> (Duration, String) {
         let began = Instant::now();
-        kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
+        self.signal(signal);
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.stdout, &mut rest).unwrap();
         let status = self.child.wait().unwrap();

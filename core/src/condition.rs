@@ -1,6 +1,12 @@
 //! Conditions, by the Kubernetes API conventions.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::glob::KERNEL_NAME_LENGTH;
+use crate::measure::NodeWindow;
+use crate::summary;
 
 /// Sums up the other two.
 pub const READY: &str = "Ready";
@@ -43,6 +49,71 @@ pub struct Verdict {
     pub message: String,
 }
 
+impl Verdict {
+    /// What holds, and why.
+    pub fn new(
+        kind: &'static str,
+        truth: Truth,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            truth,
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// [`READY`]: takes over what is wrong, or else what is unknown.
+pub fn ready(agents: &Verdict, maps: &Verdict) -> Verdict {
+    let of = |truth| [agents, maps].into_iter().find(|it| it.truth == truth);
+    if let Some(cause) = of(Truth::False).or_else(|| of(Truth::Unknown)) {
+        return Verdict::new(READY, cause.truth, cause.reason, cause.message.clone());
+    }
+    let message = format!("{}; {}", agents.message, maps.message);
+    Verdict::new(READY, Truth::True, "Measuring", message)
+}
+
+/// [`MAPS_FOUND`], once it is known. `place` says where maps were looked for, `wanted` which ones.
+pub fn maps_found(windows: &[NodeWindow], place: &str, wanted: &str) -> Verdict {
+    let verdict = |truth, reason, message| Verdict::new(MAPS_FOUND, truth, reason, message);
+    match (summary::matched_maps(windows), gone_maps(windows)) {
+        (0, 0) => {
+            let message = format!(
+                "no map on {place} matches {wanted}; compare spec.maps with bpftool map list, where names are cut to \
+                 {KERNEL_NAME_LENGTH} characters"
+            );
+            verdict(Truth::False, "NoMapMatches", message)
+        }
+        (0, gone) => {
+            let message =
+                format!("no map on {place} matches now; {gone} matched earlier in the window");
+            verdict(Truth::False, "MapsGone", message)
+        }
+        (1, _) => verdict(
+            Truth::True,
+            "MapsMatch",
+            format!("1 map matches on {place}"),
+        ),
+        (maps, _) => verdict(
+            Truth::True,
+            "MapsMatch",
+            format!("{maps} maps match on {place}"),
+        ),
+    }
+}
+
+/// Distinct maps that have gone while the window still tells of them.
+fn gone_maps(windows: &[NodeWindow]) -> usize {
+    let distinct: BTreeSet<(&str, u32)> = windows
+        .iter()
+        .flat_map(|it| it.gone.iter().map(|map| (it.boot_id.as_str(), map.id)))
+        .collect();
+    distinct.len()
+}
+
 /// Gives verdicts their times. A condition keeps its transition time for as long as its status stays the same.
 pub fn conditions(
     verdicts: impl IntoIterator<Item = Verdict>,
@@ -75,12 +146,27 @@ mod tests {
     use super::*;
     use k8s_openapi::jiff::Timestamp;
 
+    use crate::vocabulary::MapIdentity;
+
     fn verdict(truth: Truth, message: &str) -> Verdict {
-        Verdict {
-            kind: READY,
-            truth,
-            reason: "Because",
-            message: message.to_owned(),
+        Verdict::new(READY, truth, "Because", message)
+    }
+
+    /// A window of node `node` on kernel `boot_id`, with one map that is gone.
+    fn window(node: &str, boot_id: &str) -> NodeWindow {
+        NodeWindow {
+            node: node.to_owned(),
+            boot_id: boot_id.to_owned(),
+            maps: vec![],
+            gone: vec![MapIdentity {
+                id: 7,
+                name: String::new(),
+                map_type: None,
+            }],
+            span: std::time::Duration::ZERO,
+            rows: [].into(),
+            worst: [].into(),
+            losses: [].into(),
         }
     }
 
@@ -97,5 +183,16 @@ mod tests {
         assert_eq!(same[0].last_transition_time, at(10));
         assert_eq!(same[0].message, "b");
         assert_eq!(flipped[0].last_transition_time, at(30));
+    }
+
+    #[test]
+    fn a_map_that_is_gone_counts_once_per_kernel() {
+        let windows = [window("a", "x"), window("b", "x"), window("c", "y")];
+        let verdict = maps_found(&windows, "3 nodes", "name ct_*");
+        assert_eq!((verdict.truth, verdict.reason), (Truth::False, "MapsGone"));
+        assert_eq!(
+            verdict.message,
+            "no map on 3 nodes matches now; 2 matched earlier in the window"
+        );
     }
 }

@@ -9,6 +9,9 @@ use crate::vocabulary::{MapIdentity, Operation};
 /// An operation is slow when it took more than this many times the median of its row.
 pub const SLOW_FACTOR: u64 = 4;
 
+/// Shortest time of which a share is told.
+const SECOND: Duration = Duration::from_secs(1);
+
 /// One row of measurement on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeriesKey {
@@ -229,7 +232,7 @@ pub struct WorstSlice {
     pub p99_nanoseconds: u64,
     /// Slowest operation until back in user mode, in nanoseconds.
     pub max_nanoseconds: u64,
-    /// Time lost, as parts per million of the slice.
+    /// Time lost, as parts per million of the slice, or of a second if that is longer.
     pub time_lost_parts_per_million: u64,
 }
 
@@ -252,7 +255,8 @@ pub fn worst_slices(
         .collect();
     let mut worst: BTreeMap<SeriesKey, WorstSlice> = BTreeMap::new();
     for slice in window.slices() {
-        let length = slice.to.saturating_sub(slice.from);
+        // The last slice of a run may be short, and its share is told as that of a second.
+        let length = slice.to.saturating_sub(slice.from).max(SECOND);
         for (key, counts) in &slice.rows {
             let (Some(median), Some(p99), Some(max)) = (
                 medians.get(key),

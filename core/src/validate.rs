@@ -108,9 +108,9 @@ impl MapLatencyProbeSpec {
         if let Some(selector) = &self.node_selector {
             labels::check(selector, &mut problems);
         }
-        problems.length("spec.maps", self.maps.len(), 1, 16);
+        problems.length("spec.maps", self.maps.len(), 16, Empty::WrongAndNeeded);
         if let Some(operations) = &self.operations {
-            problems.length("spec.operations", operations.len(), 1, 9);
+            problems.length("spec.operations", operations.len(), 9, Empty::Wrong);
         }
         let maps = self
             .maps
@@ -149,11 +149,13 @@ fn check_maps(at: usize, selector: &MapSelector, problems: &mut Problems) -> Opt
         );
         return None;
     }
+    let given = [names.is_some(), types.is_some(), ids.is_some()];
+    let empty = Empty::among(given);
     if let Some(types) = types {
-        problems.length(&format!("{path}.types"), types.len(), 1, 33);
+        problems.length(&format!("{path}.types"), types.len(), 33, empty);
     }
     let ids = ids.as_ref().map(|ids| {
-        problems.length(&format!("{path}.ids"), ids.len(), 1, 64);
+        problems.length(&format!("{path}.ids"), ids.len(), 64, empty);
         ids.iter()
             .enumerate()
             .map(|(n, id)| problems.range(&format!("{path}.ids[{n}]"), *id, 1, 2_147_483_647))
@@ -162,7 +164,7 @@ fn check_maps(at: usize, selector: &MapSelector, problems: &mut Problems) -> Opt
     });
     let names = names
         .as_ref()
-        .map(|it| check_globs(&format!("{path}.names"), it, 16, problems));
+        .map(|it| check_globs(&format!("{path}.names"), it, 16, empty, problems));
     Some(MapMatcher {
         names,
         types: types.clone(),
@@ -181,10 +183,11 @@ fn check_callers(callers: &CallerSelector, problems: &mut Problems) -> CallerMat
             "needs commands or excludeCommands; to measure every caller leave callers out",
         );
     }
+    let empty = Empty::among([commands.is_some(), exclude_commands.is_some()]);
     let mut globs = |field: &str, patterns: &Option<Vec<String>>| {
         patterns
             .as_ref()
-            .map(|it| check_globs(&format!("spec.callers.{field}"), it, 8, problems))
+            .map(|it| check_globs(&format!("spec.callers.{field}"), it, 8, empty, problems))
             .unwrap_or_default()
     };
     let matcher = CallerMatcher {
@@ -209,9 +212,10 @@ fn check_globs(
     path: &str,
     patterns: &[String],
     at_most: usize,
+    empty: Empty,
     problems: &mut Problems,
 ) -> Vec<Glob> {
-    problems.length(path, patterns.len(), 1, at_most);
+    problems.length(path, patterns.len(), at_most, empty);
     let mut globs = Vec::with_capacity(patterns.len());
     for (n, pattern) in patterns.iter().enumerate() {
         match pattern.parse() {
@@ -247,6 +251,27 @@ fn check_active(active: &ActiveReads, problems: &mut Problems) -> Option<ActiveP
     }
 }
 
+/// What an empty list is.
+#[derive(Clone, Copy)]
+enum Empty {
+    Fine,
+    /// A mistake, while the field may be left out.
+    Wrong,
+    /// A mistake in a field that has to be there.
+    WrongAndNeeded,
+}
+
+impl Empty {
+    /// In one of several fields of which at least one has to be there.
+    fn among<const N: usize>(given: [bool; N]) -> Self {
+        if given.into_iter().filter(|it| *it).count() == 1 {
+            Self::WrongAndNeeded
+        } else {
+            Self::Wrong
+        }
+    }
+}
+
 /// Collects mistakes, so that a user sees all of them at once.
 #[derive(Default)]
 struct Problems(Vec<Problem>);
@@ -259,14 +284,19 @@ impl Problems {
         });
     }
 
-    fn length(&mut self, field: &str, length: usize, least: usize, most: usize) {
-        if length < least {
-            self.add(field, "is empty; list at least one, or leave the field out");
-        } else if length > most {
+    fn length(&mut self, field: &str, length: usize, most: usize, empty: Empty) {
+        if length > most {
             self.add(
                 field,
                 format!("has {length} items; at most {most} are allowed"),
             );
+        }
+        match (length, empty) {
+            (0, Empty::Wrong) => {
+                self.add(field, "is empty; list at least one, or leave the field out");
+            }
+            (0, Empty::WrongAndNeeded) => self.add(field, "is empty; list at least one"),
+            _ => (),
         }
     }
 

@@ -7,8 +7,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use tonic::transport::Uri;
+use clap::error::ErrorKind;
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Port on which agents find the operator.
 const PORT: u16 = 7443;
@@ -21,6 +21,30 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Command,
 }
+
+impl Args {
+    /// Reads the command line. Ends the process if it is wrong, or asks for help.
+    pub fn read() -> Self {
+        let args = Self::parse();
+        if let Command::Run(run) = &args.command
+            && !run.insecure_plaintext
+        {
+            let mut all = Self::command();
+            // Gives subcommands their whole name, which the usage begins with.
+            all.build();
+            all.find_subcommand_mut("run")
+                .expect("run was read a moment ago")
+                .error(ErrorKind::MissingRequiredArgument, NO_TLS)
+                .exit()
+        }
+        args
+    }
+}
+
+const NO_TLS: &str = "\
+the operator cannot use TLS yet and cannot tell who its agents are, so it runs
+only with --insecure-plaintext, for trials on a single host. A later release
+brings TLS and agent identities.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -128,13 +152,7 @@ fn report_period(text: &str) -> Result<Duration, String> {
 }
 
 fn operator_url(text: &str) -> Result<String, String> {
-    let url: Uri = text.parse().map_err(|e| format!("{e}"))?;
-    let plain = url.scheme_str() == Some("http");
-    if plain && url.host().is_some_and(|it| !it.is_empty()) {
-        Ok(text.to_owned())
-    } else {
-        Err("write a URL such as http://maplatency-operator.maplatency-system.svc:7443".to_owned())
-    }
+    maplatency_proto::operator_url(text).map(|_| text.to_owned())
 }
 
 fn namespace(text: &str) -> Result<String, String> {
@@ -179,12 +197,29 @@ mod tests {
         for (flag, value, advice) in [
             ("--report-period", "1ms", "from 100ms to 10s"),
             ("--report-period", "soon", "expected number"),
+            ("--report-period", "292277026596y", "from 100ms to 10s"),
+            (
+                "--report-period",
+                "9223372036854775807s",
+                "from 100ms to 10s",
+            ),
             (
                 "--agent-operator-url",
                 "https://x:1",
                 "http://maplatency-operator",
             ),
             ("--agent-operator-url", "x", "http://maplatency-operator"),
+            ("--agent-operator-url", "http://x:0", "port 0 is no port"),
+            (
+                "--agent-operator-url",
+                "http://x:99999",
+                "http://maplatency-operator",
+            ),
+            (
+                "--agent-operator-url",
+                "http://x:1/metrics",
+                "leave \"/metrics\" out",
+            ),
             ("--namespace", "Not_One", "lowercase letters"),
         ] {
             let error = run(&[flag, value]).unwrap_err().to_string();

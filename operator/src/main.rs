@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use maplatency_operator::args::{Args, Command};
 use maplatency_operator::chain::chain;
 
 fn main() -> ExitCode {
-    let outcome = match Args::parse().command {
+    let outcome = match Args::read().command {
         Command::Crd => maplatency_operator::print_crd(),
         Command::Run(run) => maplatency_operator::run(*run),
     };

@@ -33,12 +33,14 @@ mod invalid;
 mod message;
 mod report;
 mod rows;
+mod url;
 
 pub use assignment::{AssignedProbe, Assignment};
 pub use hello::Hello;
 pub use invalid::{InvalidMessage, Problem};
 pub use message::{AgentMessage, OperatorMessage};
 pub use report::{Beginning, ProbeReport, Report};
+pub use url::operator_url;
 
 /// Generated from `maplatency/v1/maplatency.proto`.
 #[allow(

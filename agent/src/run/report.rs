@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
-use maplatency_core::condition::{AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions};
+use maplatency_core::condition::{self, AGENTS_READY, Truth, Verdict, conditions};
 use maplatency_core::crd::spec::MapSelector;
 use maplatency_core::crd::status::NodeCounts;
+use maplatency_core::measure::NodeWindow;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, MapType, summary};
 
 use crate::engine::Engine;
@@ -50,7 +51,7 @@ impl Reporter {
             .into_iter()
             .collect();
         let problems = measured.map_or(&[][..], |it| &it.problems);
-        let verdicts = self.verdicts(summary::matched_maps(&windows), problems);
+        let verdicts = self.verdicts(&windows, problems);
         let generation = self.probe.metadata.generation;
         let now = Time(Timestamp::now());
         self.conditions = conditions(verdicts, &self.conditions, generation, &now);
@@ -76,6 +77,7 @@ impl Reporter {
             reads_actively: self.probe.spec.active_reads.is_some(),
             wanted: &self.wanted,
             maps: &measured.map(map_names).unwrap_or_default(),
+            gone: measured.map_or(0, |it| it.gone.len()),
             problems: measured.map_or(&[], |it| &it.problems),
             slowest,
         };
@@ -90,72 +92,16 @@ impl Reporter {
         }
     }
 
-    fn verdicts(&self, maps: i64, problems: &[String]) -> [Verdict; 3] {
+    fn verdicts(&self, windows: &[NodeWindow], problems: &[String]) -> [Verdict; 3] {
+        let measures = "1 of 1 node measures";
         let agents = if problems.is_empty() {
-            verdict(
-                AGENTS_READY,
-                Truth::True,
-                "AllNodesMeasure",
-                "1 of 1 node measures".to_owned(),
-            )
+            Verdict::new(AGENTS_READY, Truth::True, "AllNodesMeasure", measures)
         } else {
-            let message = format!(
-                "1 of 1 node measures; {}: {}",
-                self.host.node,
-                problems.join("; ")
-            );
-            verdict(AGENTS_READY, Truth::False, "AgentProblems", message)
+            let message = format!("{measures}; {}: {}", self.host.node, problems.join("; "));
+            Verdict::new(AGENTS_READY, Truth::False, "AgentProblems", message)
         };
-        let found = match maps {
-            0 => verdict(
-                MAPS_FOUND,
-                Truth::False,
-                "NoMapMatches",
-                format!(
-                    "no map on {} matches {}; compare spec.maps with bpftool map list, where names are cut to 15 \
-                     characters",
-                    self.host.node, self.wanted
-                ),
-            ),
-            1 => verdict(
-                MAPS_FOUND,
-                Truth::True,
-                "MapsMatch",
-                "1 map matches on 1 node".to_owned(),
-            ),
-            _ => verdict(
-                MAPS_FOUND,
-                Truth::True,
-                "MapsMatch",
-                format!("{maps} maps match on 1 node"),
-            ),
-        };
-        [sum(&agents, &found), agents, found]
-    }
-}
-
-/// Ready takes over what is wrong.
-fn sum(agents: &Verdict, maps: &Verdict) -> Verdict {
-    match [agents, maps]
-        .into_iter()
-        .find(|it| it.truth != Truth::True)
-    {
-        Some(cause) => verdict(READY, cause.truth, cause.reason, cause.message.clone()),
-        None => verdict(
-            READY,
-            Truth::True,
-            "Measuring",
-            format!("{}; {}", agents.message, maps.message),
-        ),
-    }
-}
-
-fn verdict(kind: &'static str, truth: Truth, reason: &'static str, message: String) -> Verdict {
-    Verdict {
-        kind,
-        truth,
-        reason,
-        message,
+        let found = condition::maps_found(windows, &self.host.node, &self.wanted);
+        [condition::ready(&agents, &found), agents, found]
     }
 }
 
@@ -200,6 +146,38 @@ fn entry(selector: &MapSelector) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use maplatency_core::MapIdentity;
+    use maplatency_core::condition::{MAPS_FOUND, READY};
+
+    use crate::monitor::ProbeRequest;
+
+    fn map(id: u32) -> MapIdentity {
+        MapIdentity {
+            id,
+            name: "ct_tcp".to_owned(),
+            map_type: Some(MapType::Hash),
+        }
+    }
+
+    /// What was measured on a host with these maps.
+    fn snapshot(reporter: &Reporter, maps: &[u32], gone: &[u32], problems: &[&str]) -> Snapshot {
+        let request = ProbeRequest {
+            name: "conntrack".to_owned(),
+            uid: "u".to_owned(),
+            generation: 1,
+            spec: reporter.probe.spec.check().unwrap(),
+        };
+        let problems = problems.iter().map(|it| (*it).to_owned()).collect();
+        let probe = ProbeSnapshot {
+            maps: maps.iter().copied().map(map).collect(),
+            gone: gone.iter().copied().map(map).collect(),
+            ..ProbeSnapshot::empty(&request, problems)
+        };
+        Snapshot {
+            probes: vec![probe],
+            ..Snapshot::default()
+        }
+    }
 
     fn reporter(maps: &str) -> Reporter {
         let spec: maplatency_core::MapLatencyProbeSpec =
@@ -253,18 +231,40 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_measured_makes_the_probe_unready() {
-        let reporter = reporter("[{ids: [7]}]");
-        let [ready, agents, maps] = reporter.verdicts(2, &["CPU 3 is offline".to_owned()]);
+    fn maps_that_are_gone_are_told_of() {
+        let mut reporter = reporter("[{names: ['ct_*']}]");
+        let snapshot = snapshot(&reporter, &[], &[4, 9], &[]);
 
-        assert_eq!((ready.truth, ready.reason), (Truth::False, "AgentProblems"));
+        let status = reporter.status(&snapshot);
+        let table = reporter.table(&snapshot, Duration::from_secs(9), 5);
+
+        let message = "no map on node-a matches now; 2 matched earlier in the window";
+        assert_eq!(condition(&status, READY), ("False", "MapsGone", message));
         assert_eq!(
-            agents.message,
-            "1 of 1 node measures; node-a: CPU 3 is offline"
+            condition(&status, MAPS_FOUND),
+            ("False", "MapsGone", message)
+        );
+        assert!(
+            table.contains("No map matches now; 2 matched earlier in the window."),
+            "{table}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_measured_makes_the_probe_unready() {
+        let mut reporter = reporter("[{ids: [7]}]");
+        let snapshot = snapshot(&reporter, &[7, 8], &[], &["CPU 3 is offline"]);
+
+        let status = reporter.status(&snapshot);
+
+        let message = "1 of 1 node measures; node-a: CPU 3 is offline";
+        assert_eq!(
+            condition(&status, READY),
+            ("False", "AgentProblems", message)
         );
         assert_eq!(
-            (maps.truth, maps.message.as_str()),
-            (Truth::True, "2 maps match on 1 node")
+            condition(&status, MAPS_FOUND),
+            ("True", "MapsMatch", "2 maps match on node-a")
         );
     }
 }

@@ -19,9 +19,8 @@ const EARLY: Duration = Duration::from_millis(500);
 const FEW: usize = 5;
 const MANY: usize = 10;
 
-/// Clears the screen before the first table, and what is left of the one before after every later one.
-const CLEAR: &str = "\x1b[2J";
-const HOME: &str = "\x1b[H";
+/// To the beginning of the line, and what clears from there on.
+const RETURN: &str = "\r";
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_BELOW: &str = "\x1b[J";
 
@@ -30,6 +29,8 @@ pub(super) struct Screen {
     terminal: bool,
     /// When the newest table or line was printed.
     printed: Option<Duration>,
+    /// Lines of the table that the next one is drawn over.
+    drawn: usize,
 }
 
 impl Screen {
@@ -38,6 +39,7 @@ impl Screen {
             output,
             terminal,
             printed: None,
+            drawn: 0,
         }
     }
 
@@ -53,10 +55,13 @@ impl Screen {
         if !redraws && !is_due {
             return Ok(());
         }
-        let is_first = self.printed.replace(elapsed).is_none();
+        self.printed = Some(elapsed);
         match self.output {
             Output::Table if redraws => {
-                print(&redrawn(&reporter.table(snapshot, elapsed, FEW), is_first))
+                let table = fitted(&reporter.table(snapshot, elapsed, FEW), size());
+                let text = redrawn(&table, self.drawn);
+                self.drawn = table.lines().count();
+                print(&text)
             }
             Output::Table => print(&format!("{}\n", reporter.table(snapshot, elapsed, FEW))),
             Output::Yaml | Output::Json => {
@@ -78,7 +83,7 @@ impl Screen {
             Output::Table => {
                 let table = reporter.table(snapshot, elapsed, MANY);
                 let table = if self.terminal {
-                    redrawn(&table, self.printed.is_none())
+                    redrawn(&table, self.drawn)
                 } else {
                     table
                 };
@@ -101,11 +106,40 @@ fn yaml(resource: &MapLatencyProbe) -> anyhow::Result<String> {
     serde_yaml::to_string(resource).context("could not write the resource as YAML")
 }
 
-/// The table over the one before it.
-fn redrawn(table: &str, is_first: bool) -> String {
-    let lines = table.replace('\n', &format!("{CLEAR_LINE}\n"));
-    let clear = if is_first { CLEAR } else { "" };
-    format!("{clear}{HOME}{lines}{CLEAR_BELOW}")
+/// Columns and rows of the terminal, if it tells.
+fn size() -> Option<(usize, usize)> {
+    let (columns, rows) = terminal_size::terminal_size_of(io::stdout())?;
+    (columns.0 > 0 && rows.0 > 0).then_some((columns.0.into(), rows.0.into()))
+}
+
+/// As much of the table as the terminal shows at once, with the cursor below it.
+fn fitted(table: &str, size: Option<(usize, usize)>) -> String {
+    let Some((columns, rows)) = size else {
+        return table.to_owned();
+    };
+    let mut lines: Vec<String> = table.lines().map(str::to_owned).collect();
+    let room = rows.saturating_sub(1).max(1);
+    if lines.len() > room {
+        let more = lines.len() - (room - 1);
+        lines.truncate(room - 1);
+        lines.push(format!("... {more} more lines; enlarge the terminal"));
+    }
+    let cut = |it: &String| format!("{}\n", it.chars().take(columns).collect::<String>());
+    lines.iter().map(cut).collect()
+}
+
+/// The table over the one before it, which had `drawn` lines. What stands above stays.
+fn redrawn(table: &str, drawn: usize) -> String {
+    // Cleared before it is written: after a line as wide as the terminal the cursor stands on its last character.
+    let mut lines = String::new();
+    for line in table.lines() {
+        lines.extend([CLEAR_LINE, line, "\n"]);
+    }
+    let up = match drawn {
+        0 => String::new(),
+        lines => format!("\x1b[{lines}A"),
+    };
+    format!("{RETURN}{up}{lines}{CLEAR_BELOW}")
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
@@ -142,8 +176,26 @@ mod tests {
 
     #[test]
     fn a_redrawn_line_leaves_nothing_of_the_longer_one_before_it() {
-        assert_eq!(redrawn("a\nb\n", false), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
-        assert!(redrawn("a\n", true).starts_with("\x1b[2J\x1b[H"));
+        assert_eq!(redrawn("a\nb\n", 3), "\r\x1b[3A\x1b[Ka\n\x1b[Kb\n\x1b[J");
+    }
+
+    #[test]
+    fn the_first_table_leaves_what_stands_above_it() {
+        assert_eq!(redrawn("a\n", 0), "\r\x1b[Ka\n\x1b[J");
+    }
+
+    #[test]
+    fn a_table_is_cut_to_the_terminal() {
+        assert_eq!(fitted("12µ45\nb\nc\nd\n", Some((3, 9))), "12µ\nb\nc\nd\n");
+        assert_eq!(
+            fitted("a\nb\nc\nd\n", Some((80, 4))),
+            "a\nb\n... 2 more lines; enlarge the terminal\n"
+        );
+        assert_eq!(
+            fitted("a\nb\n", Some((80, 1))),
+            "... 2 more lines; enlarge the terminal\n"
+        );
+        assert_eq!(fitted("a\nb\n", None), "a\nb\n");
     }
 
     #[test]

@@ -174,7 +174,6 @@ impl<'a> Session<'a> {
             .await
             .map_err(StreamError::Silent)?
             .map_err(|it| StreamError::Status(Box::new(it)))?;
-        info!("Connected to the operator");
         Ok(answer.into_inner())
     }
 
@@ -207,6 +206,10 @@ impl<'a> Session<'a> {
     ) -> Result<(), StreamError> {
         match OperatorMessage::try_from(message).map_err(StreamError::Malformed)? {
             OperatorMessage::Assign(assignment) => {
+                // The operator's first words. Before, something else might have taken the stream.
+                if !state.assigned {
+                    info!("Connected to the operator");
+                }
                 self.assign(assignment)?;
                 state.assigned = true;
             }

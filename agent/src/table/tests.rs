@@ -25,6 +25,7 @@ fn facts<'a>(host: &'a Host, maps: &'a [String]) -> Facts<'a> {
         reads_actively: true,
         wanted: "name ct_* and type PerCpuHash",
         maps,
+        gone: 0,
         problems: &[],
         slowest: 5,
     }
@@ -107,7 +108,7 @@ fn the_two_latencies_stand_below_each_other() {
     let maps = ["demo_conntrack (id 12)".to_owned(), "- (id 7)".to_owned()];
     assert_snapshot!(render(&incident(), &facts(&host(), &maps)), @r"
     conntrack on node-a   kernel 6.12.38-cloud-amd64   tier Tracepoint
-    window 60s of 60s   elapsed 75s   lost 0
+    window 60s of 60s   elapsed 75s   unrecorded 0
     maps 2: demo_conntrack (id 12), - (id 7)
 
     OPERATION  LATENCY        COUNT     P50     P90     P99   P99.9     MAX
@@ -139,7 +140,7 @@ fn no_map_yet_says_what_is_looked_for() {
     };
     assert_snapshot!(render(&status, &facts), @r"
     conntrack on node-a   kernel 6.12.38-cloud-amd64   tier Tracepoint
-    window 3s of 60s   elapsed 3s   lost 0
+    window 3s of 60s   elapsed 3s   unrecorded 0
     maps 0: none
 
     No map matches yet. Looked for name ct_* and type PerCpuHash; looking again every second.
@@ -171,7 +172,7 @@ fn losses_and_problems_are_told_by_kind() {
     };
     assert_snapshot!(render(&status, &facts), @r"
     conntrack on node-a   kernel 6.12.38-cloud-amd64   tier Tracepoint
-    window 60s of 60s   elapsed 75s   lost Storage 3, TaskDied 17
+    window 60s of 60s   elapsed 75s   unrecorded Storage 3, TaskDied 17
     maps 5: ct_1 (id 1), ct_2 (id 2), ct_3 (id 3), ct_4 (id 4), and 1 more
     Problem: map ct_1 (id 1) cannot be read
 
@@ -195,7 +196,7 @@ fn a_map_that_only_the_agent_reads_has_no_latency_of_callers() {
     let maps = ["demo_conntrack (id 12)".to_owned()];
     assert_snapshot!(render(&status, &facts(&host(), &maps)), @r"
     conntrack on node-a   kernel 6.12.38-cloud-amd64   tier Tracepoint
-    window 60s of 60s   elapsed 75s   lost 0
+    window 60s of 60s   elapsed 75s   unrecorded 0
     maps 1: demo_conntrack (id 12)
 
     OPERATION  LATENCY        COUNT     P50     P90     P99   P99.9     MAX

@@ -190,7 +190,8 @@ pub enum LabelOperator {
 pub struct MapSelector {
     /// Patterns of the map's name; `*` stands for any characters, `?` for one. Any of them has to match.
     ///
-    /// The kernel cuts names to 15 characters; a longer pattern matches a cut name by its beginning.
+    /// The kernel cuts names to 15 characters. A pattern that spells out more before its first `*` is cut likewise, so it
+    /// matches by its beginning; one with `*` may have at most 15 other characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 16),
@@ -214,7 +215,8 @@ pub struct MapSelector {
     pub ids: Option<Vec<i64>>,
 }
 
-/// Callers by the name of their command, which the kernel cuts to 15 characters (`/proc/PID/comm`).
+/// Callers by the name of their command, which the kernel keeps for every thread and cuts to 15 characters
+/// (`/proc/PID/task/TID/comm`).
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
@@ -223,6 +225,8 @@ pub struct MapSelector {
 )]
 pub struct CallerSelector {
     /// Patterns of commands to measure. Absent: all.
+    ///
+    /// Patterns longer than the 15 characters of a command are cut as in `maps.names`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 8),
@@ -231,7 +235,7 @@ pub struct CallerSelector {
     )]
     pub commands: Option<Vec<String>>,
 
-    /// Patterns of commands to leave out; they outrank `commands`.
+    /// Patterns of commands to leave out; they outrank `commands`. They are cut likewise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 8),

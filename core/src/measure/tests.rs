@@ -40,6 +40,23 @@ fn what_was_counted_before_the_beginning_is_not_in_the_window() {
 }
 
 #[test]
+fn a_slice_shorter_than_a_second_is_judged_as_a_second() {
+    let mut window = SlidingWindow::new(seconds(60));
+    window.begin(seconds(0), Rows::new());
+    let mut values = vec![500; 99];
+    values.push(4_000_500);
+    window
+        .advance(Duration::from_millis(10), rows(&values))
+        .unwrap();
+
+    let worst = worst_slices(&window, |_| 0);
+
+    // 4 ms of a second, and not of 10 ms.
+    let lost = worst[&KEY].time_lost_parts_per_million;
+    assert!((3_900..4_100).contains(&lost), "{lost}");
+}
+
+#[test]
 fn counts_that_go_backwards_are_refused_and_change_nothing() {
     let mut window = SlidingWindow::new(seconds(60));
     window.begin(seconds(1), Rows::new());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Problems;
+use super::{Empty, Problems};
 use crate::crd::spec::{LabelOperator, LabelRequirement, NodeSelector};
 
 const PATH: &str = "spec.nodeSelector";
@@ -41,9 +41,12 @@ pub(super) fn check(selector: &NodeSelector, problems: &mut Problems) {
         match_labels,
         match_expressions,
     } = selector;
-    if match_labels.len() > 16 {
-        problems.length(&format!("{PATH}.matchLabels"), match_labels.len(), 0, 16);
-    }
+    problems.length(
+        &format!("{PATH}.matchLabels"),
+        match_labels.len(),
+        16,
+        Empty::Fine,
+    );
     for (key, value) in match_labels {
         let path = format!("{PATH}.matchLabels[{key:?}]");
         check_key(&path, key, problems);
@@ -52,8 +55,8 @@ pub(super) fn check(selector: &NodeSelector, problems: &mut Problems) {
     problems.length(
         &format!("{PATH}.matchExpressions"),
         match_expressions.len(),
-        0,
         16,
+        Empty::Fine,
     );
     for (at, requirement) in match_expressions.iter().enumerate() {
         let path = format!("{PATH}.matchExpressions[{at}]");

@@ -41,11 +41,37 @@ fn left_out_fields_take_their_defaults() {
 }
 
 #[test]
+fn patterns_of_commands_are_cut_as_those_of_maps_are() {
+    let checked = spec(
+        "{maps: [{names: [conntrack_refresh]}],
+          callers: {commands: [conntrack-refresher, 'conntrack-refresh*'], excludeCommands: [conntrack-reader-2]}}",
+    )
+    .check()
+    .unwrap();
+
+    assert!(checked.matches(&map(1, "conntrack_refre", MapType::Hash)));
+    for command in &checked.callers.commands {
+        assert!(command.matches("conntrack-refre"), "{command:?}");
+        assert!(!command.matches("conntrack-reade"), "{command:?}");
+    }
+    assert!(checked.callers.exclude[0].matches("conntrack-reade"));
+}
+
+#[test]
 fn every_mistake_is_listed_with_its_field_and_advice() {
     let cases = [
+        ("{maps: []}", "spec.maps: is empty; list at least one"),
         (
-            "{maps: []}",
-            "spec.maps: is empty; list at least one, or leave the field out",
+            "{maps: [{names: []}]}",
+            "spec.maps[0].names: is empty; list at least one",
+        ),
+        (
+            "{maps: [{types: [Hash], ids: []}]}",
+            "spec.maps[0].ids: is empty; list at least one, or leave the field out",
+        ),
+        (
+            "{maps: [{ids: [1]}], callers: {excludeCommands: []}}",
+            "spec.callers.excludeCommands: is empty; list at least one",
         ),
         (
             "{maps: [{}]}",
@@ -58,6 +84,11 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
         (
             "{maps: [{names: ['ä']}]}",
             "spec.maps[0].names[0]: \"ä\" holds 'ä', which no name in the kernel can hold",
+        ),
+        (
+            "{maps: [{ids: [1]}], callers: {commands: ['*-conntrack-refresher']}}",
+            "spec.callers.commands[0]: \"*-conntrack-refresher\" has more than 15 characters besides \"*\"; the kernel \
+             cuts names to 15, so nothing would match",
         ),
         (
             "{maps: [{ids: [0]}]}",

@@ -224,6 +224,8 @@ mod tests {
             ["--for", "0s"],
             ["--for", "ten"],
             ["--refresh-period", "500y"],
+            ["--for", "292277026596y"],
+            ["--hog-run", "9223372036854775807s"],
         ] {
             assert!(parse(&args).is_err(), "{args:?}");
         }

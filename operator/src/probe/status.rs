@@ -6,7 +6,9 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
-use maplatency_core::condition::{AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions};
+use maplatency_core::condition::{
+    self, AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions,
+};
 use maplatency_core::crd::status::NodeCounts;
 use maplatency_core::validate::InvalidSpec;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, summary};
@@ -128,32 +130,18 @@ fn verdicts(finding: &Finding, settled: bool) -> [Verdict; 3] {
         Finding::Invalid(invalid) => {
             let why = "the spec is invalid, so no agent is asked to measure";
             return [
-                verdict(READY, Truth::False, "InvalidSpec", invalid.to_string()),
-                verdict(AGENTS_READY, Truth::Unknown, "InvalidSpec", why),
-                verdict(MAPS_FOUND, Truth::Unknown, "InvalidSpec", why),
+                Verdict::new(READY, Truth::False, "InvalidSpec", invalid.to_string()),
+                Verdict::new(AGENTS_READY, Truth::Unknown, "InvalidSpec", why),
+                Verdict::new(MAPS_FOUND, Truth::Unknown, "InvalidSpec", why),
             ];
         }
         Finding::Placed(view) => [agents_ready(view, settled), maps_found(view)],
     };
-    [sum(&agents, &maps), agents, maps]
-}
-
-/// Ready takes over what is wrong, or else what is unknown.
-fn sum(agents: &Verdict, maps: &Verdict) -> Verdict {
-    let of = |truth| [agents, maps].into_iter().find(|it| it.truth == truth);
-    match of(Truth::False).or_else(|| of(Truth::Unknown)) {
-        Some(cause) => verdict(READY, cause.truth, cause.reason, cause.message.clone()),
-        None => verdict(
-            READY,
-            Truth::True,
-            "Measuring",
-            format!("{}; {}", agents.message, maps.message),
-        ),
-    }
+    [condition::ready(&agents, &maps), agents, maps]
 }
 
 fn agents_ready(view: &View, settled: bool) -> Verdict {
-    let verdict = |truth, reason, message| verdict(AGENTS_READY, truth, reason, message);
+    let verdict = |truth, reason, message| Verdict::new(AGENTS_READY, truth, reason, message);
     if view.selected == 0 {
         let message = "no node of the cluster is selected; see spec.nodeSelector".to_owned();
         return verdict(Truth::False, NO_NODES, message);
@@ -203,49 +191,11 @@ fn agents_ready(view: &View, settled: bool) -> Verdict {
 }
 
 fn maps_found(view: &View) -> Verdict {
-    let verdict = |truth, reason, message| verdict(MAPS_FOUND, truth, reason, message);
-    let nodes = plural(view.ready(), "node");
-    match (
-        view.selected,
-        view.ready(),
-        summary::matched_maps(&view.windows),
-    ) {
-        (0, ..) => {
-            let message = "no node of the cluster is selected".to_owned();
-            verdict(Truth::Unknown, NO_NODES, message)
-        }
-        (_, 0, _) => {
-            let message = "no node has reported which maps it has".to_owned();
-            verdict(Truth::Unknown, "AwaitingReports", message)
-        }
-        (_, _, 0) => {
-            let message = format!("no map matches on {nodes}; see spec.maps");
-            verdict(Truth::False, "NoMapMatches", message)
-        }
-        (_, _, 1) => verdict(
-            Truth::True,
-            "MapsMatch",
-            format!("1 map matches on {nodes}"),
-        ),
-        (_, _, maps) => verdict(
-            Truth::True,
-            "MapsMatch",
-            format!("{maps} maps match on {nodes}"),
-        ),
-    }
-}
-
-fn verdict(
-    kind: &'static str,
-    truth: Truth,
-    reason: &'static str,
-    message: impl Into<String>,
-) -> Verdict {
-    Verdict {
-        kind,
-        truth,
-        reason,
-        message: message.into(),
+    let unknown = |reason, message| Verdict::new(MAPS_FOUND, Truth::Unknown, reason, message);
+    match (view.selected, view.ready()) {
+        (0, _) => unknown(NO_NODES, "no node of the cluster is selected"),
+        (_, 0) => unknown("AwaitingReports", "no node has reported which maps it has"),
+        (_, ready) => condition::maps_found(&view.windows, &plural(ready, "node"), "spec.maps"),
     }
 }
 

@@ -121,7 +121,18 @@ fn no_matching_map_is_told_with_where_to_look() {
     let status = first(view(1, &[], &[], 0));
     assert_eq!(
         told(&status)[0],
-        "Ready=False NoMapMatches: no map matches on 1 node; see spec.maps"
+        "Ready=False NoMapMatches: no map on 1 node matches spec.maps; compare spec.maps with bpftool map list, where \
+         names are cut to 15 characters"
+    );
+}
+
+#[test]
+fn maps_that_are_gone_are_told_of() {
+    let mut view = view(2, &[], &[], 2);
+    view.windows[0].gone = std::mem::take(&mut view.windows[0].maps);
+    assert_eq!(
+        told(&first(view))[2],
+        "MapsFound=False MapsGone: no map on 2 nodes matches now; 2 matched earlier in the window"
     );
 }
 

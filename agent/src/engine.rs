@@ -136,8 +136,8 @@ impl Engine {
         };
         // An operation under way finds that the slot wants nothing any more.
         set(&mut self.probes, "probes", slot.index, Probe::default())?;
-        self.configure()?;
-        self.blocks.forget_instance(instance)
+        self.blocks.forget_instance(instance)?;
+        self.configure()
     }
 
     /// Sets which maps each probe measures. Returns once the kernel side goes by it.
@@ -175,8 +175,11 @@ impl Engine {
                 }
             }
         }
+        if self.wanted == wanted {
+            return Ok(());
+        }
         self.wanted = wanted;
-        Ok(())
+        self.configure()
     }
 
     /// Ids of the maps that the probes themselves use. Nobody but the agent reads them.
@@ -193,7 +196,11 @@ impl Engine {
 
     /// Lets go of what was counted on maps that are gone.
     pub fn forget_maps(&mut self, gone: &BTreeSet<u32>) -> Result<(), EngineError> {
-        self.blocks.forget_maps(gone)
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.blocks.forget_maps(gone)?;
+        self.configure()
     }
 
     /// What a thread needs to make itself a reader, whose operations are kept apart from other callers'.
@@ -221,6 +228,7 @@ impl Engine {
         Ok(losses)
     }
 
+    /// Tells the kernel side what all probes together want, and tasks to forget what they remember.
     fn configure(&mut self) -> Result<(), EngineError> {
         let mut config = self.config.get(&0, 0).map_err(|source| EngineError::Read {
             map: "config",

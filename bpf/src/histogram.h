@@ -10,29 +10,40 @@
 #define OVERFLOW_BITS 34
 #define OVERFLOW_BUCKET 1856
 
-static inline __u32 octave_of(__u64 value)
-{
-	__u32 octave = 0;
+/*
+ * The position of the highest bit, by a perfect hash of the 64 values that have all bits below their highest one set:
+ * the top six bits of their product with a de Bruijn sequence are all different. BPF cannot count leading zeros, and
+ * this way the verifier meets no branch.
+ */
+#define DE_BRUIJN 0x03f79d71b4cb0a89ull
 
-	if (value >> 32) { octave += 32; value >>= 32; }
-	if (value >> 16) { octave += 16; value >>= 16; }
-	if (value >> 8) { octave += 8; value >>= 8; }
-	if (value >> 4) { octave += 4; value >>= 4; }
-	if (value >> 2) { octave += 2; value >>= 2; }
-	return octave + (value >> 1);
+static const __u8 highest_bit[64] = {
+	0,  47, 1,  56, 48, 27, 2,  60, 57, 49, 41, 37, 28, 16, 3,  61, 54, 58, 35, 52, 50, 42,
+	21, 44, 38, 32, 29, 23, 17, 11, 4,  62, 46, 55, 26, 59, 40, 36, 15, 53, 34, 51, 20, 43,
+	31, 22, 10, 45, 25, 39, 14, 33, 19, 30, 9,  24, 13, 18, 8,  12, 7,  6,  5,  63,
+};
+
+static __attribute__((always_inline)) inline __u32 octave_of(__u64 value)
+{
+	value |= value >> 1;
+	value |= value >> 2;
+	value |= value >> 4;
+	value |= value >> 8;
+	value |= value >> 16;
+	value |= value >> 32;
+	return highest_bit[value * DE_BRUIJN >> 58];
 }
 
-/* A global function: the verifier walks its branches once and takes any number for its answer. */
-__attribute__((noinline)) __u32 bucket_of(__u64 nanoseconds)
+static __attribute__((always_inline)) inline __u32 bucket_of(__u64 nanoseconds)
 {
+	__u32 octave, sub;
+
 	if (nanoseconds < 1ull << EXACT_BITS)
 		return nanoseconds;
 	if (nanoseconds >> OVERFLOW_BITS)
 		return OVERFLOW_BUCKET;
-
-	__u32 octave = octave_of(nanoseconds);
-	__u32 sub = (nanoseconds >> (octave - SUB_BITS)) & ((1u << SUB_BITS) - 1);
-
+	octave = octave_of(nanoseconds);
+	sub = (nanoseconds >> (octave - SUB_BITS)) & ((1u << SUB_BITS) - 1);
 	return (octave - EXACT_BITS + 2) * (1u << SUB_BITS) + sub;
 }
 

@@ -50,6 +50,10 @@ struct task_struct {
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long ax;
+	unsigned long di;
+	unsigned long si;
+	unsigned long dx;
+	unsigned long cs;
 	unsigned long orig_ax;
 };
 #elif defined(__TARGET_ARCH_arm64)
@@ -58,6 +62,8 @@ struct user_pt_regs {
 	__u64 regs[31];
 };
 struct pt_regs___call {
+	__u64 regs[31];
+	__u64 pstate;
 	int syscallno;
 };
 #else
@@ -76,18 +82,36 @@ struct pt_regs___call {
 #define SYSCALL_BPF 280
 #endif
 
+#if defined(__TARGET_ARCH_x86)
+#define call_number(regs) ((regs)->orig_ax)
+#define call_argument(regs, index) \
+	((index) == 0 ? (regs)->di : (index) == 1 ? (regs)->si : (regs)->dx)
+/* Not by the 32-bit entries, whose numbers mean other calls: arch/x86/include/asm/segment.h, __USER_CS. */
+#define is_native(regs) ((regs)->cs == 0x33)
+#else
+#define call_number(regs) (((struct pt_regs___call *)(regs))->syscallno)
+#define call_argument(regs, index) (((struct pt_regs___call *)(regs))->regs[index])
+/* arch/arm64/include/uapi/asm/ptrace.h, PSR_MODE32_BIT */
+#define is_native(regs) (!(((struct pt_regs___call *)(regs))->pstate & 0x10))
+#endif
+
 /* What x86 puts where the result will be, until there is one. */
 #define ENOSYS 38
 
 /*
  * Whether the task is on its way back from bpf(2): it entered the kernel by it, has its result, and has not been in
  * user mode since. An interrupt from user mode overwrites the saved number with -1.
+ *
+ * Where the exit hook runs before the result is there (RESULT_AFTER_EXIT), and on arm64, which does not mark the time
+ * before, a task that is preempted at the very beginning of its next bpf(2) counts as on its way back, too.
  */
 static __always_inline bool is_returning_from_bpf(struct task_struct *task)
 {
 	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
 
-#if defined(__TARGET_ARCH_x86)
+#if defined(__TARGET_ARCH_x86) && defined(RESULT_AFTER_EXIT)
+	return BPF_CORE_READ(regs, orig_ax) == SYSCALL_BPF;
+#elif defined(__TARGET_ARCH_x86)
 	return BPF_CORE_READ(regs, orig_ax) == SYSCALL_BPF &&
 	       (long)BPF_CORE_READ(regs, ax) != -ENOSYS;
 #else

@@ -9,6 +9,8 @@
 /* Patterns of commands, per probe and list. */
 #define MAX_GLOBS 8
 #define BLOCK_BUCKETS 64
+/* Blocks that there is room for. */
+#define MAX_BLOCKS 8192
 
 /* What a thread of the agent does; others are ROLE_NONE. */
 enum role {
@@ -46,7 +48,7 @@ struct config {
 	__u32 commands;
 	/* Probes that select callers. */
 	__u32 filtered_probes;
-	/* Changes with every change of a filter. */
+	/* Changes with every change of what is wanted, and when blocks are let go: what tasks remember ends with it. */
 	__u32 generation;
 };
 

@@ -6,6 +6,8 @@
 pub const MAX_PROBES: usize = 32;
 /// Patterns of commands, per probe and list.
 pub const MAX_GLOBS: usize = 8;
+/// Blocks that there is room for.
+pub const MAX_BLOCKS: u32 = 8192;
 /// Buckets in a block.
 pub const BLOCK_BUCKETS: usize = 64;
 /// Set in [`BlockKey::instance`] for reads by the agent's own readers.
@@ -77,7 +79,7 @@ pub struct Config {
     pub commands: u32,
     /// Probes that select callers, a bit each.
     pub filtered_probes: u32,
-    /// Changes with every change of a filter.
+    /// Changes with every change of what is wanted, and when blocks are let go: what tasks remember ends with it.
     pub generation: u32,
 }
 

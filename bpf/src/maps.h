@@ -16,6 +16,13 @@ enum phase {
 	PHASE_OFF_CPU = 3,
 };
 
+/* A block that a task remembers. */
+struct counted {
+	struct block_key key;
+	__u32 block;
+	__u32 generation;
+};
+
 /* The operation that a task is in. */
 struct task_state {
 	/*
@@ -31,6 +38,12 @@ struct task_state {
 	__u64 off_ns;
 	__u64 run_delay;
 	__u64 attributes;
+	/* Where the last operation was counted: its kernel window and until back in user. */
+	struct counted counted[2];
+	/* The map that was looked up last, and the probes that want it. */
+	__u32 known_map;
+	__u32 known_probes;
+	__u32 known_generation;
 	/* The command for which `caller_probes` was computed. */
 	__u64 comm[2];
 	__u32 caller_generation;
@@ -82,15 +95,37 @@ struct {
 } globs SEC(".maps");
 
 /*
- * Preallocated: blocks are taken while the scheduler switches tasks with interrupts off, when the allocator of BPF
- * may have a single one at hand, and an operation may need two.
+ * Which block counts what. Preallocated: blocks are taken while the scheduler switches tasks with interrupts off, when
+ * the allocator of BPF may have a single element at hand, and an operation may need two.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, MAX_BLOCKS);
 	__type(key, struct block_key);
+	__type(value, __u32);
+} block_of SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_BLOCKS);
+	__type(key, __u32);
 	__type(value, struct block);
 } blocks SEC(".maps");
+
+/* How many blocks were ever taken; those after them are new. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} blocks_taken SEC(".maps");
+
+/* Blocks that were in use and are empty again. User space fills it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, MAX_BLOCKS);
+	__type(value, __u32);
+} free_blocks SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -105,6 +140,12 @@ static __always_inline void count_loss(__u32 kind)
 
 	if (count)
 		__sync_fetch_and_add(count, 1);
+}
+
+/* Read once: what is remembered has to carry the generation from before it was looked up. */
+static __always_inline __u32 generation_of(const struct config *cfg)
+{
+	return *(const volatile __u32 *)&cfg->generation;
 }
 
 static __always_inline struct config *configuration(void)

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
+use aya::maps::{MapData, Queue};
 use maplatency_bpf::layout::{Block, BlockKey, INSTANCE_READER};
-use maplatency_bpf::sys;
+use maplatency_bpf::sys::{self, UpdateFlags};
 use maplatency_core::histogram::{BLOCK, Histogram};
 use maplatency_core::measure::{Counts, Rows, SeriesKey};
 use maplatency_core::vocabulary::Operation;
@@ -16,23 +17,31 @@ use maplatency_core::vocabulary::Operation;
 use super::{Drained, EngineError, Instance};
 
 const KEY_BYTES: usize = size_of::<BlockKey>();
-const VALUE_BYTES: usize = size_of::<Block>();
-/// Blocks per system call; larger than any bucket of the kernel's hash is likely to be.
+const INDEX_BYTES: usize = size_of::<u32>();
+/// Keys per system call; larger than any bucket of the kernel's hash is likely to be.
 const BATCH: usize = 256;
 
-/// The map of blocks, and what was read from it.
+/// The blocks of buckets, and what was read from them.
 pub(super) struct Blocks {
-    map: sys::Map,
+    /// Which block counts what.
+    block_of: sys::Map,
+    blocks: sys::Map,
+    free: Queue<MapData, u32>,
     last: HashMap<BlockKey, Block>,
+    /// Blocks that were let go since the last drain, when an operation may still be about to count in one.
+    resting: Vec<u32>,
     callers: BTreeMap<Instance, Rows>,
     readers: BTreeMap<Instance, Rows>,
 }
 
 impl Blocks {
-    pub(super) fn new(map: sys::Map) -> Self {
+    pub(super) fn new(block_of: sys::Map, blocks: sys::Map, free: Queue<MapData, u32>) -> Self {
         Self {
-            map,
+            block_of,
+            blocks,
+            free,
             last: HashMap::new(),
+            resting: Vec::new(),
             callers: BTreeMap::new(),
             readers: BTreeMap::new(),
         }
@@ -40,10 +49,9 @@ impl Blocks {
 
     /// Adds what was counted since the last time, and gives everything since the beginning.
     pub(super) fn drain(&mut self) -> Result<Drained, EngineError> {
-        for (key, block) in read_all(&self.map).map_err(|source| EngineError::Read {
-            map: "blocks",
-            source: source.into(),
-        })? {
+        self.free_rested()?;
+        for (key, index) in self.in_use()? {
+            let block = self.read(index)?;
             let before = self.last.insert(key, block).unwrap_or(Block::EMPTY);
             let Some(operation) = Operation::from_command(u32::from(key.command)) else {
                 continue;
@@ -84,12 +92,14 @@ impl Blocks {
         })
     }
 
+    /// Lets go of an instance. Tasks have to forget their blocks afterwards.
     pub(super) fn forget_instance(&mut self, instance: Instance) -> Result<(), EngineError> {
         self.callers.remove(&instance);
         self.readers.remove(&instance);
         self.forget(|key| Instance(key.instance & !INSTANCE_READER) == instance)
     }
 
+    /// Lets go of maps. Tasks have to forget their blocks afterwards.
     pub(super) fn forget_maps(&mut self, gone: &BTreeSet<u32>) -> Result<(), EngineError> {
         for rows in self.callers.values_mut().chain(self.readers.values_mut()) {
             rows.retain(|key, _| !gone.contains(&key.map_id));
@@ -98,17 +108,52 @@ impl Blocks {
     }
 
     fn forget(&mut self, is_over: impl Fn(&BlockKey) -> bool) -> Result<(), EngineError> {
-        let over: Vec<BlockKey> = self.last.keys().copied().filter(|it| is_over(it)).collect();
-        for key in over {
-            self.map
-                .delete(&key.to_bytes())
-                .map_err(|source| EngineError::Read {
-                    map: "blocks",
-                    source: source.into(),
-                })?;
+        // The kernel may have taken blocks that no drain has seen yet.
+        let over = self.in_use()?.into_iter().filter(|it| is_over(&it.0));
+        for (key, index) in over {
+            let deleted = self.block_of.delete(&key.to_bytes());
+            if deleted.map_err(unusable("block_of"))? {
+                self.resting.push(index);
+            }
             self.last.remove(&key);
         }
         Ok(())
+    }
+
+    /// Empties the blocks that were let go before the last drain, and gives them back to the kernel side.
+    fn free_rested(&mut self) -> Result<(), EngineError> {
+        for index in self.resting.drain(..) {
+            let empty = [0; size_of::<Block>()];
+            self.blocks
+                .update(&index.to_ne_bytes(), &empty, UpdateFlags::Any)
+                .map_err(unusable("blocks"))?;
+            self.free
+                .push(index, 0)
+                .map_err(|source| EngineError::Write {
+                    map: "free_blocks",
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, index: u32) -> Result<Block, EngineError> {
+        let mut bytes = [0; size_of::<Block>()];
+        self.blocks
+            .lookup(&index.to_ne_bytes(), &mut bytes)
+            .map_err(unusable("blocks"))?;
+        Ok(Block::from_bytes(&bytes))
+    }
+
+    fn in_use(&self) -> Result<Vec<(BlockKey, u32)>, EngineError> {
+        all_of(&self.block_of).map_err(unusable("block_of"))
+    }
+}
+
+fn unusable(map: &'static str) -> impl Fn(sys::Error) -> EngineError {
+    move |source| EngineError::Read {
+        map,
+        source: source.into(),
     }
 }
 
@@ -118,23 +163,23 @@ fn add(histogram: &mut Histogram, first: u16, now: &[u32], before: &[u32]) {
     }
 }
 
-fn read_all(map: &sys::Map) -> sys::Result<Vec<(BlockKey, Block)>> {
+fn all_of(map: &sys::Map) -> sys::Result<Vec<(BlockKey, u32)>> {
     let mut all = Vec::new();
     let mut cursor = map.batch_cursor();
     let mut size = BATCH;
     let mut keys = vec![0; size * KEY_BYTES];
-    let mut values = vec![0; size * VALUE_BYTES];
+    let mut values = vec![0; size * INDEX_BYTES];
     loop {
         match map.lookup_batch(&mut cursor, &mut keys, &mut values) {
             Ok(batch) => {
                 let read = keys
                     .chunks_exact(KEY_BYTES)
-                    .zip(values.chunks_exact(VALUE_BYTES))
+                    .zip(values.chunks_exact(INDEX_BYTES))
                     .take(batch.count);
                 all.extend(read.filter_map(|(key, value)| {
                     Some((
                         BlockKey::from_bytes(key.try_into().ok()?),
-                        Block::from_bytes(value.try_into().ok()?),
+                        u32::from_ne_bytes(value.try_into().ok()?),
                     ))
                 }));
                 if !batch.more {
@@ -145,7 +190,7 @@ fn read_all(map: &sys::Map) -> sys::Result<Vec<(BlockKey, Block)>> {
             Err(error) if error.errno() == Some(libc::ENOSPC) => {
                 size *= 2;
                 keys.resize(size * KEY_BYTES, 0);
-                values.resize(size * VALUE_BYTES, 0);
+                values.resize(size * INDEX_BYTES, 0);
             }
             Err(error) => return Err(error),
         }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
 use maplatency_bpf::TRACEPOINT_OBJECT;
@@ -110,7 +110,11 @@ impl Engine {
             probes: typed(&mut ebpf, "probes", Array::try_from)?,
             globs: typed(&mut ebpf, "globs", Array::try_from)?,
             losses: typed(&mut ebpf, "losses", PerCpuArray::try_from)?,
-            blocks: Blocks::new(opened(&ebpf, "blocks")?),
+            blocks: Blocks::new(
+                opened(&ebpf, "block_of")?,
+                opened(&ebpf, "blocks")?,
+                typed(&mut ebpf, "free_blocks", Queue::try_from)?,
+            ),
             hooks: ["enter_bpf", "exit_bpf", "on_switch"]
                 .into_iter()
                 .map(|it| program_fd(&mut ebpf, it))

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-const SOURCE: &str = "src/tracepoint.bpf.c";
+/// One source per tier; an object is named like its source.
+const TIERS: [&str; 3] = ["fentry", "tracepoint", "tp_btf"];
 
 fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-changed=src");
@@ -21,15 +22,23 @@ fn main() -> anyhow::Result<()> {
         "aarch64" => "__TARGET_ARCH_arm64",
         other => bail!("maplatency runs on x86_64 and aarch64, not on {other}"),
     };
-    let object = PathBuf::from(env::var("OUT_DIR")?).join("tracepoint.bpf.o");
-    let output = Command::new(&clang)
+    for tier in TIERS {
+        compile(&clang, &architecture, target, tier)?;
+    }
+    Ok(())
+}
+
+fn compile(clang: &Path, architecture: &str, target: &str, tier: &str) -> anyhow::Result<()> {
+    let source = format!("src/{tier}.bpf.c");
+    let object = PathBuf::from(env::var("OUT_DIR")?).join(format!("{tier}.bpf.o"));
+    let output = Command::new(clang)
         .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c"])
         // BPF_PROG declares parameters that a program need not use.
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
         .arg(format!("-D{target}"))
         .arg("-isystem")
         .arg(format!("/usr/include/{architecture}-linux-gnu"))
-        .args([OsStr::new(SOURCE), OsStr::new("-o"), object.as_os_str()])
+        .args([OsStr::new(&source), OsStr::new("-o"), object.as_os_str()])
         .output()
         .with_context(|| format!("could not run {}", clang.display()))?;
     if !output.status.success() {
@@ -40,7 +49,7 @@ fn main() -> anyhow::Result<()> {
             ""
         };
         bail!(
-            "{} could not compile bpf/{SOURCE}:\n{messages}{hint}",
+            "{} could not compile bpf/{source}:\n{messages}{hint}",
             clang.display()
         );
     }

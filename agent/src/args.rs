@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use maplatency_bpf::Tier;
 use maplatency_proto::operator_url;
 use tonic::transport::Uri;
+
+use crate::engine::TierChoice;
 
 /// Measures how long operations on BPF maps take, per map, operation and CPU.
 ///
@@ -163,6 +166,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
 
+    /// Hooks by which bpf(2) is timed.
+    #[arg(long, value_enum, value_name = "TIER", ignore_case = true, default_value_t = TierArg::Auto)]
+    pub tier: TierArg,
+
     /// How to log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -186,6 +193,10 @@ pub struct ServeArgs {
     #[arg(long, env = "MAPLATENCY_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
 
+    /// Hooks by which bpf(2) is timed.
+    #[arg(long, env = "MAPLATENCY_TIER", value_enum, value_name = "TIER", ignore_case = true, default_value_t = TierArg::Auto)]
+    pub tier: TierArg,
+
     /// How to log.
     #[command(flatten)]
     pub log: LogArgs,
@@ -197,6 +208,35 @@ pub struct LogArgs {
     /// Form of the log on standard error; $RUST_LOG chooses what is logged, such as debug.
     #[arg(long, env = "MAPLATENCY_LOG_FORMAT", value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Hooks by which bpf(2) is timed. All count the same operations; they differ in what they cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TierArg {
+    /// The first of the others that this kernel takes.
+    #[value(name = "Auto")]
+    Auto,
+    /// Entry and exit of the function behind bpf(2); costs other system calls nothing.
+    #[value(name = "Fentry")]
+    Fentry,
+    /// The tracepoints of bpf(2).
+    #[value(name = "Tracepoint")]
+    Tracepoint,
+    /// The raw tracepoints of all system calls; costs other system calls the most.
+    #[value(name = "TpBtf")]
+    TpBtf,
+}
+
+impl TierArg {
+    /// What the engine is asked for.
+    pub const fn choice(self) -> TierChoice {
+        match self {
+            Self::Auto => TierChoice::Auto,
+            Self::Fentry => TierChoice::Only(Tier::Fentry),
+            Self::Tracepoint => TierChoice::Only(Tier::Tracepoint),
+            Self::TpBtf => TierChoice::Only(Tier::TpBtf),
+        }
+    }
 }
 
 /// What `run` prints.

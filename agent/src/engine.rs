@@ -6,6 +6,7 @@
 mod drain;
 mod load;
 mod slots;
+mod tier;
 mod tracefs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ use maplatency_core::validate::CheckedSpec;
 
 pub use load::LoadError;
 use slots::Slots;
+pub use tier::{Refusal, RunningTier, TierChoice};
 
 /// Why the engine could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,7 @@ pub struct Drained {
 
 /// The loaded probes.
 pub struct Engine {
+    tier: RunningTier,
     config: Array<MapData, Config>,
     targets: HashMap<MapData, u32, Target>,
     probes: Array<MapData, Probe>,
@@ -91,8 +94,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The tier that runs, as status and `Hello` name it.
-    pub const TIER: &str = "Tracepoint";
+    /// The tier that runs.
+    pub fn tier(&self) -> &RunningTier {
+        &self.tier
+    }
 
     /// Adds a probe. It counts from now on, on no map yet.
     pub fn add(&mut self, spec: &CheckedSpec) -> Result<Instance, EngineError> {

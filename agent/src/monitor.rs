@@ -20,7 +20,7 @@ use tracing::{error, info};
 
 use crate::clock;
 use crate::discover::{DiscoverError, Maps};
-use crate::engine::{Engine, EngineError, LoadError};
+use crate::engine::{Engine, EngineError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
 use probe::{Epoch, RunningProbe};
 
@@ -153,6 +153,7 @@ enum Command {
 /// The measuring thread. Measuring ends, and the kernel side goes, when it is dropped.
 #[derive(Debug)]
 pub struct Monitor {
+    tier: RunningTier,
     commands: SyncSender<Command>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     thread: Option<JoinHandle<Result<(), MonitorError>>>,
@@ -170,16 +171,17 @@ impl std::fmt::Debug for Command {
 
 impl Monitor {
     /// Loads the probes and starts measuring nothing. Returns when the hooks have proved that they work.
-    pub fn start() -> Result<Self, MonitorError> {
+    pub fn start(choice: TierChoice) -> Result<Self, MonitorError> {
         let (commands, inbox) = sync_channel(COMMANDS);
         let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (ready, is_ready) = sync_channel(1);
         let thread = thread::Builder::new()
             .name("monitor".to_owned())
-            .spawn(move || match Engine::load() {
+            .spawn(move || match Engine::load(choice) {
                 Ok(engine) => {
+                    let tier = engine.tier().clone();
                     // Fails only when the starter has gone; the inbox says the same.
-                    let _ = ready.send(Ok(()));
+                    let _ = ready.send(Ok(tier));
                     Measuring::new(engine, publish).run(&inbox)
                 }
                 Err(error) => {
@@ -188,12 +190,18 @@ impl Monitor {
                 }
             })
             .map_err(MonitorError::Spawn)?;
-        is_ready.recv().map_err(|_| MonitorError::Ended)??;
+        let tier = is_ready.recv().map_err(|_| MonitorError::Ended)??;
         Ok(Self {
+            tier,
             commands,
             snapshots,
             thread: Some(thread),
         })
+    }
+
+    /// The hooks that run.
+    pub fn tier(&self) -> &RunningTier {
+        &self.tier
     }
 
     /// Sets what is measured. Probes that run already in the same generation go on undisturbed.

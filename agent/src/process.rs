@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::warn;
 
+use crate::engine::TierChoice;
 use crate::monitor::Monitor;
 
 /// A process that was told to end is gone within two seconds.
@@ -74,8 +75,11 @@ fn ignores(kind: SignalKind) -> bool {
 }
 
 /// Starts measuring; `None` when the process is told to end before that is done.
-pub(crate) async fn start(signals: &mut Signals) -> anyhow::Result<Option<Monitor>> {
-    let starting = tokio::task::spawn_blocking(Monitor::start);
+pub(crate) async fn start(
+    signals: &mut Signals,
+    tier: TierChoice,
+) -> anyhow::Result<Option<Monitor>> {
+    let starting = tokio::task::spawn_blocking(move || Monitor::start(tier));
     tokio::select! {
         started = starting => Ok(Some(started.context("the start of measuring broke off")??)),
         // The kernel takes back what is loaded by then.

@@ -51,7 +51,7 @@ fn check_cpus(spec: &CheckedSpec) -> anyhow::Result<()> {
 
 async fn measure(args: &RunArgs, manifest: Manifest, host: Host) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
-    let Some(monitor) = process::start(&mut signals).await? else {
+    let Some(monitor) = process::start(&mut signals, args.tier.choice()).await? else {
         return Ok(());
     };
     monitor.measure(vec![ProbeRequest {
@@ -62,7 +62,7 @@ async fn measure(args: &RunArgs, manifest: Manifest, host: Host) -> anyhow::Resu
     }])?;
     let began = Instant::now();
     let mut snapshots = monitor.snapshots();
-    let mut reporter = Reporter::new(manifest, host);
+    let mut reporter = Reporter::new(manifest, host, monitor.tier().to_string());
     let mut screen = Screen::new(args.output, io::stdout().is_terminal());
     let over = async {
         match args.duration {

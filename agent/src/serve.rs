@@ -18,7 +18,6 @@ use tonic::transport::Endpoint;
 use tracing::{info, warn};
 
 use crate::args::ServeArgs;
-use crate::engine::Engine;
 use crate::error::chain;
 use crate::host::Host;
 use crate::process::{self, Signals};
@@ -39,11 +38,11 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 
 async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
-    let hello = hello(host);
-    info!(operator = %args.operator, node = %hello.node, epoch = %hello.epoch, tier = %hello.tier, "Starting");
-    let Some(monitor) = process::start(&mut signals).await? else {
+    let Some(monitor) = process::start(&mut signals, args.tier.choice()).await? else {
         return Ok(());
     };
+    let hello = hello(host, monitor.tier().to_string());
+    info!(operator = %args.operator, node = %hello.node, epoch = %hello.epoch, tier = %hello.tier, "Starting");
     let endpoint = endpoint(args);
     let mut session = Session::new(hello, &monitor);
     let mut snapshots = monitor.snapshots();
@@ -60,7 +59,7 @@ async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn hello(host: Host) -> Hello {
+fn hello(host: Host, tier: String) -> Hello {
     let Host {
         node,
         kernel,
@@ -72,7 +71,7 @@ fn hello(host: Host) -> Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel,
         boot_id,
-        tier: Engine::TIER.to_owned(),
+        tier,
     }
 }
 

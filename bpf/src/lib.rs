@@ -1,4 +1,4 @@
-//! The boundary to the kernel: the BPF programs as one object, the layout of what they share with user space
+//! The boundary to the kernel: the BPF programs, one object per [`Tier`], the layout of what they share with user space
 //! ([`layout`]), and bpf(2) for maps ([`sys`]).
 //!
 //! The programs are C (`src/*.bpf.c`), compiled by clang when this crate is built, and relocated to the running
@@ -11,4 +11,4 @@ pub mod layout;
 pub mod sys;
 
 #[cfg(feature = "aya")]
-pub use object::TRACEPOINT_OBJECT;
+pub use object::Tier;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use maplatency_agent::engine::TierChoice;
 use maplatency_agent::monitor::Monitor;
 use maplatency_bpf::sys::{self, Map, MapSpec, MapType, UpdateFlags};
 use maplatency_e2e::measure::{both_sides, request, snapshot, total};
@@ -23,7 +24,7 @@ fn map(name: &str) -> Result<Map> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_map_is_found_within_two_seconds_and_one_that_goes_is_let_go() -> Result<()> {
-    let monitor = Monitor::start()?;
+    let monitor = Monitor::start(TierChoice::Auto)?;
     // The longest kernel name of this one is the beginning of what a user writes.
     let spec =
         "{maps: [{names: [discovered_map_of_a_user]}], activeReads: {periodMilliseconds: 10}}";
@@ -75,7 +76,7 @@ async fn a_new_map_is_found_within_two_seconds_and_one_that_goes_is_let_go() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_agents_own_maps_are_not_measured() -> Result<()> {
     let before = sys::map_ids()?;
-    let monitor = Monitor::start()?;
+    let monitor = Monitor::start(TierChoice::Auto)?;
     monitor.measure(vec![request("all", "{maps: [{names: ['*']}]}")?])?;
     let somebodys = map("not_the_agents")?;
     let id = somebodys.id()?;
@@ -107,7 +108,7 @@ async fn the_first_reads_after_the_start_are_all_counted() -> Result<()> {
         "3",
     ];
     for start in 1..=4 {
-        let monitor = Monitor::start()?;
+        let monitor = Monitor::start(TierChoice::Auto)?;
         let sides = both_sides(&monitor, &format!("start {start}"), &arguments).await?;
         ensure!(sides.lost == 0, "start {start}: {} lost", sides.lost);
         monitor.stop()?;

@@ -1,7 +1,9 @@
 //! The probes in this kernel against a reader that times every read itself.
 
 use anyhow::{Context as _, Result, bail};
-use maplatency_agent::monitor::Monitor;
+use maplatency_agent::engine::{LoadError, TierChoice};
+use maplatency_agent::monitor::{Monitor, MonitorError};
+use maplatency_bpf::Tier;
 use maplatency_core::histogram::Percentile;
 use maplatency_e2e::measure::{BothSides, both_sides};
 use maplatency_e2e::not_run;
@@ -189,7 +191,7 @@ async fn short_reads_agree(monitor: &Monitor) -> Result<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn until_back_in_user_agrees_with_the_callers_own_clock() -> Result<()> {
-    let monitor = Monitor::start()?;
+    let monitor = Monitor::start(TierChoice::Auto)?;
     let constant = short_reads_agree(&monitor).await?;
     agrees(&monitor, "a reader alone", &LONG, constant).await?;
     let hogs = [&LONG[..], &HOGS].concat();
@@ -200,7 +202,7 @@ async fn until_back_in_user_agrees_with_the_callers_own_clock() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_window_misses_stalls_that_until_back_in_user_sees() -> Result<()> {
-    let monitor = Monitor::start()?;
+    let monitor = Monitor::start(TierChoice::Auto)?;
     let beside = measured(&monitor, "hogs", &[&SHORT[..], &HOGS].concat()).await?;
 
     // On its way back to user mode, after the exit of the system call, is where the scheduler stops the reader.
@@ -215,4 +217,36 @@ async fn the_kernel_window_misses_stalls_that_until_back_in_user_sees() -> Resul
     );
     monitor.stop()?;
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tier_that_this_kernel_takes_counts_every_read() -> Result<()> {
+    for tier in Tier::ALL {
+        let monitor = match Monitor::start(TierChoice::Only(tier)) {
+            Ok(monitor) => monitor,
+            Err(MonitorError::Load(LoadError::Program { step, source, .. })) => {
+                let reason = format!("the kernel refuses it at {step}: {}", first_line(&source));
+                not_run(&format!("tier {tier}"), &reason)?;
+                continue;
+            }
+            Err(other) => return Err(other.into()),
+        };
+        measured(&monitor, &format!("{tier} alone"), &SHORT).await?;
+        let hogs = [&SHORT[..], &HOGS].concat();
+        let beside = measured(&monitor, &format!("{tier} beside hogs"), &hogs).await?;
+        let stalls = beside.seen.until_user.count_above(100_000);
+        assert!(stalls >= 500, "{tier} saw {stalls} stalls only");
+        monitor.stop()?;
+    }
+    Ok(())
+}
+
+/// What an error says, without the verifier's log.
+fn first_line(error: &impl std::fmt::Display) -> String {
+    error
+        .to_string()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }

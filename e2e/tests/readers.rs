@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context as _, Result, ensure};
+use maplatency_agent::engine::TierChoice;
 use maplatency_agent::monitor::Monitor;
 use maplatency_e2e::measure::{request, snapshot};
 use maplatency_e2e::process::workspace_binary;
@@ -16,7 +17,7 @@ use maplatency_e2e::{not_run, workspace};
 async fn cpus_of_reads(cpus: &str) -> Result<(BTreeSet<u32>, BTreeSet<u32>)> {
     let workload = Workload::start(&["--no-refresh"])?;
     let id = workload.ready().map_id;
-    let monitor = Monitor::start()?;
+    let monitor = Monitor::start(TierChoice::Auto)?;
     let spec = format!(
         "{{maps: [{{ids: [{id}]}}], activeReads: {{cpus: '{cpus}', periodMilliseconds: 10}}}}"
     );

@@ -48,7 +48,7 @@ impl TryFrom<wire::Hello> for Hello {
                     "1 to 64 hexadecimal digits and '-'",
                     boot,
                 )?,
-                tier: text("tier", tier, 64, "1 to 64 printable characters")?,
+                tier: text("tier", tier, 512, "1 to 512 printable characters")?,
             })
         };
         fields().map_err(|e: InvalidMessage| e.within("hello"))

@@ -200,7 +200,7 @@ fn every_malformed_field_of_a_hello_is_named() {
         ("hello.kernel", |it| it.kernel = "6.1\n".to_owned()),
         ("hello.boot_id", |it| it.boot_id = "a b".to_owned()),
         ("hello.boot_id", |it| it.boot_id.clear()),
-        ("hello.tier", |it| it.tier = "x".repeat(65)),
+        ("hello.tier", |it| it.tier = "x".repeat(513)),
     ];
     for (field, spoil) in cases {
         let mut wire = wire::Hello::from(hello());

@@ -25,7 +25,7 @@ const BATCH: usize = 256;
 pub(super) struct Blocks {
     /// Which block counts what.
     block_of: sys::Map,
-    blocks: sys::Map,
+    contents: sys::Map,
     free: Queue<MapData, u32>,
     last: HashMap<BlockKey, Block>,
     /// Blocks that were let go since the last drain, when an operation may still be about to count in one.
@@ -35,10 +35,10 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    pub(super) fn new(block_of: sys::Map, blocks: sys::Map, free: Queue<MapData, u32>) -> Self {
+    pub(super) fn new(block_of: sys::Map, contents: sys::Map, free: Queue<MapData, u32>) -> Self {
         Self {
             block_of,
-            blocks,
+            contents,
             free,
             last: HashMap::new(),
             resting: Vec::new(),
@@ -124,7 +124,7 @@ impl Blocks {
     fn free_rested(&mut self) -> Result<(), EngineError> {
         for index in self.resting.drain(..) {
             let empty = [0; size_of::<Block>()];
-            self.blocks
+            self.contents
                 .update(&index.to_ne_bytes(), &empty, UpdateFlags::Any)
                 .map_err(unusable("blocks"))?;
             self.free
@@ -139,7 +139,7 @@ impl Blocks {
 
     fn read(&self, index: u32) -> Result<Block, EngineError> {
         let mut bytes = [0; size_of::<Block>()];
-        self.blocks
+        self.contents
             .lookup(&index.to_ne_bytes(), &mut bytes)
             .map_err(unusable("blocks"))?;
         Ok(Block::from_bytes(&bytes))

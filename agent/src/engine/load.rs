@@ -6,17 +6,25 @@ use std::thread;
 use std::time::Duration;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue};
-use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
-use maplatency_bpf::TRACEPOINT_OBJECT;
+use maplatency_bpf::Tier;
 use maplatency_bpf::layout::{Config, Role};
 use maplatency_bpf::sys;
+
+use tracing::{debug, info};
 
 use super::Engine;
 use super::drain::Blocks;
 use super::slots::Slots;
+use super::tier::{Refusal, RunningTier, TierChoice};
 use super::tracefs::{self, TracefsError};
+use crate::error::chain;
 
+/// The programs in which the tiers differ.
+const HOOKS: [&str; 2] = ["enter_bpf", "exit_bpf"];
+/// What the kernel calls the inside of bpf(2).
+const FUNCTION: &str = "__sys_bpf";
 /// Calls by which the hooks prove themselves.
 const CHECK_CALLS: u64 = 16;
 
@@ -61,6 +69,9 @@ pub enum LoadError {
     /// The agent could not make itself known to the kernel side.
     #[error("could not make the agent known to its own probes")]
     Identify(#[source] std::io::Error),
+    /// No tier of hooks works.
+    #[error("no hooks for bpf(2) work here: {}", list(.0))]
+    NoTier(Vec<Refusal>),
     /// The hooks are attached, but do not see what they have to.
     #[error(
         "the probes are attached but saw {calls} of {CHECK_CALLS} calls and {switches} context switches of their own check; a wrong number is worse than none, so nothing is measured"
@@ -73,22 +84,60 @@ pub enum LoadError {
     },
 }
 
+impl LoadError {
+    /// Whether other hooks may work all the same.
+    fn is_of_the_hooks(&self) -> bool {
+        match self {
+            Self::Program { program, .. } => HOOKS.contains(program),
+            Self::Tracefs(_) | Self::Blind { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl Engine {
-    /// Loads and attaches the probes. They count nothing before a probe is added.
+    /// Loads and attaches the probes, by the first of the chosen tiers that works. They count nothing before a probe is added.
     ///
     /// Call it on a thread that lives as long as the engine is used: where tracefs is not mounted, it is mounted
     /// for the calling thread alone.
-    pub fn load() -> Result<Self, LoadError> {
+    pub fn load(choice: TierChoice) -> Result<Self, LoadError> {
         if !nix::unistd::geteuid().is_root() {
             return Err(LoadError::NotPermitted);
         }
-        tracefs::ensure()?;
         let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
+        let mut refusals = Vec::new();
+        let mut last = None;
+        for tier in choice.candidates() {
+            match Self::load_tier(tier, &btf) {
+                Ok(mut engine) => {
+                    engine.tier.refusals = refusals;
+                    info!(tier = %engine.tier, "Loaded the probes");
+                    return Ok(engine);
+                }
+                Err(error) if !error.is_of_the_hooks() => return Err(error),
+                Err(error) => {
+                    debug!(%tier, error = chain(&error), "A tier does not work here");
+                    refusals.push(Refusal::new(tier, &error));
+                    last = Some(error);
+                }
+            }
+        }
+        // Where one tier was asked for, its own error tells more than a list of one.
+        match (choice, last) {
+            (TierChoice::Only(_), Some(error)) => Err(error),
+            _ => Err(LoadError::NoTier(refusals)),
+        }
+    }
+
+    fn load_tier(tier: Tier, btf: &Btf) -> Result<Self, LoadError> {
+        if tier == Tier::Tracepoint {
+            tracefs::ensure()?;
+        }
         let mut ebpf = EbpfLoader::new()
-            .btf(Some(&btf))
+            .btf(Some(btf))
             // Task storage, which only the kernel side touches.
             .allow_unsupported_maps()
-            .load(TRACEPOINT_OBJECT)
+            .load(tier.object())
             .map_err(LoadError::Object)?;
 
         for name in ["identify", "take_role"] {
@@ -99,13 +148,17 @@ impl Engine {
         let identify = program_fd(&mut ebpf, "identify")?;
         let role = program_fd(&mut ebpf, "take_role")?;
         sys::run_raw_tracepoint(identify.as_fd(), 0).map_err(LoadError::Identify)?;
-        attach(&mut ebpf, &btf)?;
+        attach(tier, &mut ebpf, btf)?;
 
         let own_maps = own_maps(&ebpf)?;
         let own = opened(&ebpf, "config")?;
         let config = typed(&mut ebpf, "config", Array::try_from)?;
         check(&config, &own, role.as_fd())?;
-        let engine = Self {
+        Ok(Self {
+            tier: RunningTier {
+                tier,
+                refusals: vec![],
+            },
             targets: typed(&mut ebpf, "targets", HashMap::try_from)?,
             probes: typed(&mut ebpf, "probes", Array::try_from)?,
             globs: typed(&mut ebpf, "globs", Array::try_from)?,
@@ -125,8 +178,7 @@ impl Engine {
             role,
             own_maps,
             _ebpf: ebpf,
-        };
-        Ok(engine)
+        })
     }
 }
 
@@ -141,21 +193,53 @@ fn own_maps(ebpf: &Ebpf) -> Result<BTreeSet<u32>, LoadError> {
     Ok(ids)
 }
 
-fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LoadError> {
+fn attach(tier: Tier, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LoadError> {
     // The switch first: a call that the other two see is then always followed to its end.
-    let name = "on_switch";
-    let switch: &mut BtfTracePoint = program(ebpf, name);
-    switch
-        .load("sched_switch", btf)
-        .map_err(refused("load", name))?;
-    switch.attach().map_err(refused("attach", name))?;
-    for (name, event) in [("exit_bpf", "sys_exit_bpf"), ("enter_bpf", "sys_enter_bpf")] {
-        let hook: &mut TracePoint = program(ebpf, name);
-        hook.load().map_err(refused("load", name))?;
-        hook.attach("syscalls", event)
-            .map_err(refused("attach", name))?;
+    attach_event(ebpf, btf, "on_switch", "sched_switch")?;
+    // The exit before the entry: no call is entered of which the exit is missed.
+    match tier {
+        Tier::Fentry => {
+            let exit: &mut FExit = program(ebpf, "exit_bpf");
+            exit.load(FUNCTION, btf)
+                .map_err(refused("load", "exit_bpf"))?;
+            exit.attach().map_err(refused("attach", "exit_bpf"))?;
+            let enter: &mut FEntry = program(ebpf, "enter_bpf");
+            enter
+                .load(FUNCTION, btf)
+                .map_err(refused("load", "enter_bpf"))?;
+            enter.attach().map_err(refused("attach", "enter_bpf"))?;
+        }
+        Tier::Tracepoint => {
+            for (name, event) in [("exit_bpf", "sys_exit_bpf"), ("enter_bpf", "sys_enter_bpf")] {
+                let hook: &mut TracePoint = program(ebpf, name);
+                hook.load().map_err(refused("load", name))?;
+                hook.attach("syscalls", event)
+                    .map_err(refused("attach", name))?;
+            }
+        }
+        Tier::TpBtf => {
+            attach_event(ebpf, btf, "exit_bpf", "sys_exit")?;
+            attach_event(ebpf, btf, "enter_bpf", "sys_enter")?;
+        }
     }
     Ok(())
+}
+
+fn attach_event(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    name: &'static str,
+    event: &str,
+) -> Result<(), LoadError> {
+    let hook: &mut BtfTracePoint = program(ebpf, name);
+    hook.load(event, btf).map_err(refused("load", name))?;
+    hook.attach().map_err(refused("attach", name))?;
+    Ok(())
+}
+
+fn list(refusals: &[Refusal]) -> String {
+    let each: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    each.join("; ")
 }
 
 /// Calls bpf(2) and sleeps, and looks whether the hooks saw it. Teaches the kernel side what a map's file is.

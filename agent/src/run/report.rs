@@ -10,7 +10,6 @@ use maplatency_core::crd::status::NodeCounts;
 use maplatency_core::measure::NodeWindow;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, MapType, summary};
 
-use crate::engine::Engine;
 use crate::host::Host;
 use crate::manifest::Manifest;
 use crate::monitor::{ProbeSnapshot, Snapshot};
@@ -27,18 +26,20 @@ pub(super) struct Reporter {
     probe: MapLatencyProbe,
     window: Duration,
     host: Host,
+    tier: String,
     wanted: String,
     /// The newest conditions: they lend their transition times to the next.
     conditions: Vec<Condition>,
 }
 
 impl Reporter {
-    pub(super) fn new(manifest: Manifest, host: Host) -> Self {
+    pub(super) fn new(manifest: Manifest, host: Host, tier: String) -> Self {
         Self {
             wanted: wanted(&manifest.probe.spec.maps),
             probe: manifest.probe,
             window: manifest.spec.window,
             host,
+            tier,
             conditions: Vec::new(),
         }
     }
@@ -70,7 +71,7 @@ impl Reporter {
         let facts = Facts {
             probe: self.probe.metadata.name.as_deref().unwrap_or_default(),
             host: &self.host,
-            tier: Engine::TIER,
+            tier: &self.tier,
             window: self.window,
             span: measured.map_or(Duration::ZERO, |it| it.span),
             elapsed,
@@ -196,6 +197,7 @@ mod tests {
                 spec: checked,
             },
             host,
+            "Tracepoint".to_owned(),
         )
     }
 

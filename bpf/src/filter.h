@@ -49,7 +49,6 @@ static __always_inline __u32 filter_caller(struct task_state *state, const struc
 					   __u32 wanted)
 {
 	__u64 comm[2] = {};
-	__u32 accepted = 0;
 
 	if (!(wanted & cfg->filtered_probes))
 		return wanted;
@@ -58,14 +57,15 @@ static __always_inline __u32 filter_caller(struct task_state *state, const struc
 	    state->comm[1] == comm[1])
 		return wanted & (state->caller_probes | ~cfg->filtered_probes);
 
+	/* Collected in memory: the verifier of 6.1 would follow every value that a variable can have. */
+	state->caller_probes = 0;
 	for (__u32 slot = 0; slot < MAX_PROBES; slot++)
 		if (cfg->filtered_probes >> slot & 1 && wants_caller(slot, comm[0], comm[1]))
-			accepted |= 1u << slot;
+			state->caller_probes |= 1u << slot;
 	state->comm[0] = comm[0];
 	state->comm[1] = comm[1];
 	state->caller_generation = cfg->generation;
-	state->caller_probes = accepted;
-	return wanted & (accepted | ~cfg->filtered_probes);
+	return wanted & (state->caller_probes | ~cfg->filtered_probes);
 }
 
 #endif

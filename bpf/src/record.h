@@ -22,27 +22,34 @@ static __always_inline bool take_block(__u32 *index)
 	return *index < MAX_BLOCKS;
 }
 
-/* Finds the block that counts `key`, or makes it. False where there is no room. */
-__noinline int find_block(struct block_key *key, __u32 *index)
+/*
+ * Finds the block that counts `key`, or makes it. False where there is no room.
+ *
+ * Before 6.2 a map takes no memory that a global function was given, so both arguments are copied to the stack.
+ */
+__noinline int find_block(const struct block_key *key, __u32 *index)
 {
+	struct block_key own_key;
+	__u32 own_index = 0;
 	__u32 *found;
 
 	if (!key || !index)
 		return 0;
-	found = bpf_map_lookup_elem(&block_of, key);
-	if (found) {
-		*index = *found;
-		return 1;
+	own_key = *key;
+	found = bpf_map_lookup_elem(&block_of, &own_key);
+	if (!found) {
+		if (!take_block(&own_index))
+			return 0;
+		if (!bpf_map_update_elem(&block_of, &own_key, &own_index, BPF_NOEXIST)) {
+			*index = own_index;
+			return 1;
+		}
+		/* Another CPU was first: its block counts, and this one is for the next. */
+		bpf_map_push_elem(&free_blocks, &own_index, 0);
+		found = bpf_map_lookup_elem(&block_of, &own_key);
+		if (!found)
+			return 0;
 	}
-	if (!take_block(index))
-		return 0;
-	if (!bpf_map_update_elem(&block_of, key, index, BPF_NOEXIST))
-		return 1;
-	/* Another CPU was first: its block counts, and this one is for the next. */
-	bpf_map_push_elem(&free_blocks, index, 0);
-	found = bpf_map_lookup_elem(&block_of, key);
-	if (!found)
-		return 0;
 	*index = *found;
 	return 1;
 }

@@ -212,6 +212,17 @@ impl Map {
         found(answer, ElementCommand::Lookup)
     }
 
+    /// As [`Map::lookup`], and removes the entry. Queues and stacks since 4.20, hashes since 5.14.
+    #[inline]
+    pub fn lookup_and_delete(&self, key: &[u8], value: &mut [u8]) -> Result<bool> {
+        self.check_key(key)?;
+        check(Buffer::Value, self.value_size, value.len())?;
+        let mut attr = self.element(address(key), address_mut(value), 0);
+        // SAFETY: as in `lookup`.
+        let answer = unsafe { bpf(command::MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) };
+        found(answer, ElementCommand::LookupAndDelete)
+    }
+
     /// Writes the value of `key`, for a per-CPU map those of all possible CPUs.
     pub fn update(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         self.check_key(key)?;
@@ -271,6 +282,33 @@ impl Map {
         keys: &mut [u8],
         values: &mut [u8],
     ) -> Result<Batch> {
+        let command = (command::MAP_LOOKUP_BATCH, ElementCommand::LookupBatch);
+        self.read_batch(command, cursor, keys, values)
+    }
+
+    /// As [`Map::lookup_batch`], and removes what it reads. Kernel 5.6 or newer.
+    #[inline]
+    pub fn lookup_and_delete_batch(
+        &self,
+        cursor: &mut BatchCursor,
+        keys: &mut [u8],
+        values: &mut [u8],
+    ) -> Result<Batch> {
+        let command = (
+            command::MAP_LOOKUP_AND_DELETE_BATCH,
+            ElementCommand::LookupAndDeleteBatch,
+        );
+        self.read_batch(command, cursor, keys, values)
+    }
+
+    #[inline]
+    fn read_batch(
+        &self,
+        (number, command): (u32, ElementCommand),
+        cursor: &mut BatchCursor,
+        keys: &mut [u8],
+        values: &mut [u8],
+    ) -> Result<Batch> {
         let count = self.entries(keys.len(), values.len())?;
         if cursor.key_size != self.key_size {
             return Err(Error::ForeignCursor {
@@ -287,8 +325,8 @@ impl Map {
         // SAFETY: the kernel writes at most `count` keys and values, for which `entries` found
         // both buffers long enough, and a position of at most max(4, key_size) bytes, which is
         // what `batch_cursor` allocated. It reads the old position before it writes the new one.
-        let answer = unsafe { bpf(command::MAP_LOOKUP_BATCH, &mut attr) };
-        let more = found(answer, ElementCommand::LookupBatch).map_err(|error| match error {
+        let answer = unsafe { bpf(number, &mut attr) };
+        let more = found(answer, command).map_err(|error| match error {
             Error::Element { command, source } => Error::Batch {
                 command,
                 done: batch_progress(count, attr.count),
@@ -319,6 +357,17 @@ impl Map {
             done: batch_progress(count, attr.count),
             source,
         })
+    }
+
+    /// Removes many entries; false when the kernel met a key that was not there, and stopped. Kernel 5.6 or newer.
+    pub fn delete_batch(&self, keys: &[u8]) -> Result<bool> {
+        let count = keys.len().checked_div(self.key_size).unwrap_or(0);
+        check(Buffer::Key, count * self.key_size, keys.len())?;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let mut attr = self.batch(address(keys), 0, count);
+        // SAFETY: the kernel reads at most `count` keys, which is what the buffer was just found to hold.
+        let answer = unsafe { bpf(command::MAP_DELETE_BATCH, &mut attr) };
+        found(answer, ElementCommand::DeleteBatch)
     }
 
     #[inline]

@@ -287,6 +287,38 @@ fn a_batch_of_updates_that_outgrows_the_map_says_how_many_it_wrote() {
 }
 
 #[test]
+fn what_is_read_and_deleted_is_gone() {
+    for map_type in [MapType::HASH, MapType::PERCPU_HASH] {
+        let map = filled("sys_take", map_type);
+        let key = 7_u64.to_ne_bytes();
+        let mut taken = vec![0; map.value_size()];
+
+        assert!(map.lookup_and_delete(&key, &mut taken).unwrap());
+        assert_eq!(taken, value(&map, 7));
+        assert!(!map.lookup_and_delete(&key, &mut taken).unwrap());
+
+        let mut keys = vec![0; 2_000 * map.key_size()];
+        let mut values = vec![0; 2_000 * map.value_size()];
+        let batch = map
+            .lookup_and_delete_batch(&mut map.batch_cursor(), &mut keys, &mut values)
+            .unwrap();
+        assert_eq!(batch.count, ENTRIES as usize - 1);
+        assert!(!map.next_key(None, &mut [0; 8]).unwrap());
+    }
+}
+
+#[test]
+fn a_batch_of_deletions_stops_at_a_key_that_is_not_there() {
+    let map = filled("sys_del_batch", MapType::HASH);
+    let keys: Vec<u8> = (0..10_u64).flat_map(u64::to_ne_bytes).collect();
+
+    assert!(map.delete_batch(&keys).unwrap());
+    assert!(!map.delete_batch(&keys).unwrap());
+    assert!(!map.lookup(&9_u64.to_ne_bytes(), &mut [0; 8]).unwrap());
+    assert!(map.lookup(&10_u64.to_ne_bytes(), &mut [0; 8]).unwrap());
+}
+
+#[test]
 fn a_map_describes_itself() {
     let map = create("sys_info", MapType::PERCPU_HASH, 5);
 

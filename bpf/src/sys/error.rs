@@ -100,6 +100,8 @@ impl Error {
 pub enum ElementCommand {
     /// `BPF_MAP_LOOKUP_ELEM`.
     Lookup,
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`.
+    LookupAndDelete,
     /// `BPF_MAP_UPDATE_ELEM`.
     Update,
     /// `BPF_MAP_DELETE_ELEM`.
@@ -108,19 +110,26 @@ pub enum ElementCommand {
     NextKey,
     /// `BPF_MAP_LOOKUP_BATCH`.
     LookupBatch,
+    /// `BPF_MAP_LOOKUP_AND_DELETE_BATCH`.
+    LookupAndDeleteBatch,
     /// `BPF_MAP_UPDATE_BATCH`.
     UpdateBatch,
+    /// `BPF_MAP_DELETE_BATCH`.
+    DeleteBatch,
 }
 
 impl std::fmt::Display for ElementCommand {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Lookup => "read a map entry",
+            Self::LookupAndDelete => "read and delete a map entry",
             Self::Update => "write a map entry",
             Self::Delete => "delete a map entry",
             Self::NextKey => "step to the next key of a map",
             Self::LookupBatch => "read a batch of map entries",
+            Self::LookupAndDeleteBatch => "read and delete a batch of map entries",
             Self::UpdateBatch => "write a batch of map entries",
+            Self::DeleteBatch => "delete a batch of map entries",
         })
     }
 }

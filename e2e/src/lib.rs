@@ -15,6 +15,7 @@
 //! workspace's own binaries, and [`wait`] polls for a condition, since a test that sleeps is either
 //! slow or wrong.
 
+pub mod caller;
 pub mod cluster;
 pub mod controlplane;
 pub mod crd;

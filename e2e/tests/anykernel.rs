@@ -1,0 +1,278 @@
+//! Counts that have to be exact on every kernel, however slow it is and wherever it preempts.
+//!
+//! Nothing here compares times, so these tests mean the same in a virtual machine that translates every instruction
+//! (`make vm-test`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use maplatency_agent::monitor::{Monitor, ProbeSnapshot, Snapshot};
+use maplatency_bpf::sys;
+use maplatency_core::vocabulary::{MapType, Operation};
+use maplatency_e2e::caller::{Caller, Done, Job, Thread};
+use maplatency_e2e::measure::{both_sides, request, snapshot, total};
+use maplatency_e2e::wait;
+use tokio::sync::Mutex;
+
+/// Until the kernel has freed what nobody holds any more.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The tests share the kernel, and each has to have all of it.
+static KERNEL: Mutex<()> = Mutex::const_new(());
+
+fn thread(operations: &[Operation], rounds: u64, cpus: &[usize]) -> Thread {
+    Thread {
+        operations: operations.to_vec(),
+        rounds,
+        cpus: cpus.to_vec(),
+    }
+}
+
+/// What the probes counted of a job, once they counted at least as much as was done.
+struct Counted {
+    by_operation: BTreeMap<Operation, u64>,
+    by_cpu: BTreeMap<u32, u64>,
+    lost: BTreeMap<String, u64>,
+    done: Done,
+}
+
+/// Does a job while the probes measure its map.
+async fn counted(monitor: &Monitor, name: &str, job: &Job) -> Result<Counted> {
+    let calls: u64 = job
+        .threads
+        .iter()
+        .map(|it| it.rounds * it.operations.len() as u64)
+        .sum();
+    let mut caller = Caller::start(job)?;
+    let all: Vec<_> = Operation::ALL.iter().map(ToString::to_string).collect();
+    let spec = format!(
+        "{{maps: [{{ids: [{}]}}], operations: [{}]}}",
+        caller.map_id(),
+        all.join(", ")
+    );
+    let before = monitor.snapshots().borrow().losses.clone();
+    monitor.measure(vec![request(name, &spec)?])?;
+    snapshot(monitor, "the caller's map", name, |it| it.maps.len() == 1).await?;
+    let done = tokio::task::block_in_place(|| caller.work())?;
+    let (probe, after) = settled(monitor, name, calls, &before).await?;
+    let mut counted = Counted {
+        by_operation: BTreeMap::new(),
+        by_cpu: BTreeMap::new(),
+        lost: losses(&before, &after),
+        done,
+    };
+    for (key, counts) in &probe.cumulative {
+        let count = counts.until_user.count();
+        assert_eq!(
+            count,
+            counts.kernel_window.count(),
+            "both latencies or none"
+        );
+        *counted.by_operation.entry(key.operation).or_default() += count;
+        *counted.by_cpu.entry(key.cpu).or_default() += count;
+    }
+    Ok(counted)
+}
+
+/// Waits until all calls are counted or lost, and one slice longer, in which nothing may be counted twice.
+async fn settled(
+    monitor: &Monitor,
+    name: &str,
+    calls: u64,
+    before: &BTreeMap<String, u64>,
+) -> Result<(ProbeSnapshot, Arc<Snapshot>)> {
+    let (_, first) = snapshot(monitor, "every call", name, |it| {
+        let lost: u64 = losses(before, &monitor.snapshots().borrow()).values().sum();
+        total(it).until_user.count() + lost >= calls
+    })
+    .await?;
+    let mut snapshots = monitor.snapshots();
+    while snapshots.borrow_and_update().taken <= first.taken {
+        snapshots.changed().await?;
+    }
+    let last = Arc::clone(&snapshots.borrow());
+    match last.probes.iter().find(|it| it.name == name) {
+        Some(probe) => Ok((probe.clone(), last)),
+        None => bail!("the probe {name} has gone"),
+    }
+}
+
+fn losses(before: &BTreeMap<String, u64>, after: &Snapshot) -> BTreeMap<String, u64> {
+    let since = |(kind, count): (&String, &u64)| {
+        let lost = count - before.get(kind).unwrap_or(&0);
+        (lost > 0).then(|| (kind.clone(), lost))
+    };
+    after.losses.iter().filter_map(since).collect()
+}
+
+/// Does a job of which every call has to be counted.
+async fn exactly(monitor: &Monitor, name: &str, job: &Job) -> Result<Counted> {
+    let counted = counted(monitor, name, job).await?;
+    let mut expected: BTreeMap<Operation, u64> = BTreeMap::new();
+    for thread in &job.threads {
+        for operation in &thread.operations {
+            *expected.entry(*operation).or_default() += thread.rounds;
+        }
+    }
+    assert_eq!(
+        counted.by_operation, expected,
+        "{name}: lost {:?}",
+        counted.lost
+    );
+    assert_eq!(counted.lost, BTreeMap::new(), "{name}");
+    Ok(counted)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookups_are_counted_exactly_on_maps_of_every_kind() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start()?;
+    for map_type in [
+        MapType::Hash,
+        MapType::PerCpuHash,
+        MapType::LruHash,
+        MapType::LruPerCpuHash,
+        MapType::Array,
+        MapType::PerCpuArray,
+    ] {
+        let threads = vec![thread(&[Operation::Lookup], 20_000, &[])];
+        exactly(&monitor, map_type.as_str(), &Job { map_type, threads }).await?;
+    }
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_operation_is_counted_exactly() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start()?;
+    for map_type in [MapType::Hash, MapType::PerCpuHash, MapType::LruHash] {
+        let threads = vec![thread(&Operation::ALL, 1_000, &[])];
+        exactly(&monitor, map_type.as_str(), &Job { map_type, threads }).await?;
+    }
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_on_two_cpus_at_once_are_counted_exactly_and_each_on_its_own() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start()?;
+    let job = Job {
+        map_type: MapType::PerCpuHash,
+        threads: vec![
+            thread(&[Operation::Lookup], 30_000, &[0]),
+            thread(&[Operation::Lookup, Operation::GetNextKey], 10_000, &[1]),
+        ],
+    };
+    let counted = exactly(&monitor, "two CPUs", &job).await?;
+    assert_eq!(counted.by_cpu, BTreeMap::from([(0, 30_000), (1, 20_000)]));
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_are_moved_between_cpus_all_the_time_are_counted_exactly() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start()?;
+    let job = Job {
+        map_type: MapType::PerCpuHash,
+        threads: vec![
+            thread(
+                &[Operation::Lookup, Operation::LookupBatch],
+                20_000,
+                &[0, 1],
+            ),
+            thread(&[Operation::Lookup], 50_000, &[1, 0]),
+        ],
+    };
+    let counted = exactly(&monitor, "moved", &job).await?;
+    ensure!(
+        counted.done.moves >= 100,
+        "moved {} times",
+        counted.done.moves
+    );
+    ensure!(counted.by_cpu.len() == 2, "{:?}", counted.by_cpu);
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_that_end_right_after_a_call_are_counted_exactly() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start()?;
+    let job = Job {
+        map_type: MapType::Hash,
+        threads: vec![thread(&[Operation::Lookup], 3, &[]); 200],
+    };
+    exactly(&monitor, "short lives", &job).await?;
+    monitor.stop()?;
+    Ok(())
+}
+
+/// With full preemption the hogs stop the reader inside of the call, else on its way back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_beside_hogs_is_counted_exactly() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start()?;
+    let arguments = "--rate 0 --no-refresh --reader-cpu 1 --entries 1000 --reads 50000 \
+                     --hogs 3 --hog-run 400us --hog-sleep 400us";
+    let arguments: Vec<_> = arguments.split_whitespace().collect();
+    let sides = both_sides(&monitor, "hogs", &arguments).await?;
+    assert_eq!(sides.seen.until_user.count(), sides.truth.reads);
+    assert_eq!(sides.seen.kernel_window.count(), sides.truth.reads);
+    assert_eq!(sides.lost, 0);
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_and_writers_of_one_cpu_are_counted_exactly() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start()?;
+    let job = Job {
+        map_type: MapType::PerCpuHash,
+        threads: vec![
+            thread(&[Operation::Lookup], 20_000, &[0]),
+            thread(&[Operation::Update, Operation::Delete], 10_000, &[0]),
+            thread(
+                &[Operation::UpdateBatch, Operation::LookupBatch],
+                2_000,
+                &[0],
+            ),
+        ],
+    };
+    exactly(&monitor, "one CPU", &job).await?;
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_in_the_kernel() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let now = || -> Result<[BTreeSet<u32>; 3]> {
+        let ids = [sys::map_ids()?, sys::program_ids()?, sys::link_ids()?];
+        Ok(ids.map(BTreeSet::from_iter))
+    };
+    let before = now()?;
+    let monitor = Monitor::start()?;
+    let during = now()?;
+    let brought: Vec<_> = during
+        .iter()
+        .zip(&before)
+        .map(|(it, old)| it - old)
+        .collect();
+    ensure!(brought.iter().all(|it| !it.is_empty()), "{brought:?}");
+    monitor.stop()?;
+    wait::until("the kernel to free the probes", LIMIT, async || {
+        let left: Vec<_> = now()?
+            .iter()
+            .zip(&brought)
+            .map(|(it, own)| it & own)
+            .collect();
+        ensure!(left.iter().all(BTreeSet::is_empty), "left: {left:?}");
+        Ok(Some(()))
+    })
+    .await
+}

@@ -9,10 +9,10 @@ CRD := crds/maplatencyprobes.maplatency.dev.yaml
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
-.PHONY: help setup demo check test crds fmt clean
+.PHONY: help setup demo check test vm-test crds fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Check this machine and install the Debian packages that are missing
 	@scripts/setup.sh check demo test
@@ -34,6 +34,12 @@ test: ## Build and run all tests, against the running kernel and a real API serv
 	@scripts/setup.sh test
 	@scripts/test.sh
 
+# Part of it: VM_KERNELS=6.12:full,6.1 make vm-test. Not a part of CI, where it would take too long.
+vm-test: ## Run the kernel tests on Debian's kernels, in virtual machines without KVM
+	@scripts/setup.sh vm-test
+	cargo build --workspace --locked --all-targets
+	@VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm-test
+
 crds: ## Write crds/ from the Rust types
 	@scripts/setup.sh check
 	$(PRINT_CRD)
@@ -42,5 +48,5 @@ crds: ## Write crds/ from the Rust types
 fmt: ## Format the Rust code
 	cargo fmt --all
 
-clean: ## Remove what was built here (not the control plane in the user's cache)
+clean: ## Remove what was built here (not what is in the user's cache)
 	cargo clean

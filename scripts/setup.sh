@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Checks that this machine can do what the make targets need, and installs missing Debian packages.
 #
-#   scripts/setup.sh GOAL...      GOAL: check, demo or test, after the make targets
+#   scripts/setup.sh GOAL...      GOAL: check, demo, test or vm-test, after the make targets
 #
 # Everything is checked before anything is changed, so that one message names all that is missing.
 # MAPLATENCY_NO_INSTALL=1 forbids installing; missing packages are then part of that message.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for goal in "${@:?name at least one goal: check, demo or test}"; do
+for goal in "${@:?name at least one goal: check, demo, test or vm-test}"; do
   case $goal in
-    check | demo | test) ;;
-    *) echo "error: unknown goal $goal (check, demo or test)" >&2; exit 2 ;;
+    check | demo | test | vm-test) ;;
+    *) echo "error: unknown goal $goal (check, demo, test or vm-test)" >&2; exit 2 ;;
   esac
 done
 wanted() { [[ " $goals " == *" $1 "* ]]; }
@@ -50,6 +50,10 @@ missing_packages() {
   header stdio.h || echo libc6-dev
   has make || echo make
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates
+  if wanted vm-test; then
+    has qemu-system-x86_64 || echo qemu-system-x86
+    has busybox || echo busybox-static
+  fi
 }
 
 check_root_and_kernel() {
@@ -72,6 +76,13 @@ check_rust() {
   if wanted check; then
     cargo fmt --version > /dev/null 2>&1 || problem "cargo fmt: rustup component add rustfmt"
     cargo clippy --version > /dev/null 2>&1 || problem "cargo clippy: rustup component add clippy"
+  fi
+}
+
+check_kernel_source() {
+  # The kernels are Debian's own packages; they are unpacked and not installed.
+  if ! has apt-get || ! has dpkg-deb; then
+    problem "apt-get and dpkg-deb: the virtual machines run kernels of Debian"
   fi
 }
 
@@ -143,6 +154,7 @@ mapfile -t packages < <(missing_packages)
 if wanted demo || wanted test; then check_root_and_kernel; fi
 check_rust
 if wanted test; then check_go; fi
+if wanted vm-test; then check_kernel_source; fi
 check_packages
 [ "${#problems[@]}" = 0 ] || give_up "nothing was changed. It lacks"
 if [ "${#packages[@]}" -gt 0 ]; then install_packages; fi

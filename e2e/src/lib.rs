@@ -21,6 +21,7 @@ pub mod controlplane;
 pub mod crd;
 pub mod measure;
 pub mod process;
+pub mod vm;
 pub mod wait;
 pub mod workload;
 

@@ -1,0 +1,164 @@
+//! The initramfs of a machine: an archive in the `newc` format of cpio, which the kernel unpacks.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::{Programs, output_of};
+
+const INIT: &str = include_str!("init.sh");
+const FOLDER: u32 = 0o040_755;
+const PROGRAM: u32 = 0o100_755;
+const FILE: u32 = 0o100_644;
+
+/// Writes an archive.
+struct Archive<W> {
+    out: W,
+    written: usize,
+    entries: u32,
+    known: BTreeSet<PathBuf>,
+}
+
+impl<W: Write> Archive<W> {
+    fn new(out: W) -> Self {
+        Self {
+            out,
+            written: 0,
+            entries: 0,
+            known: BTreeSet::new(),
+        }
+    }
+
+    /// Adds a file, and the folders above it. A second one of the same path is left out.
+    fn file(&mut self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+        let folders: Vec<_> = path.ancestors().skip(1).collect();
+        for folder in folders.into_iter().rev() {
+            self.entry(folder, FOLDER, &[])?;
+        }
+        self.entry(path, mode, content)
+    }
+
+    fn entry(&mut self, path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+        let name = path.strip_prefix("/").unwrap_or(path).to_owned();
+        if name.as_os_str().is_empty() || !self.known.insert(name.clone()) {
+            return Ok(());
+        }
+        self.raw(name.as_os_str().as_encoded_bytes(), mode, content)
+    }
+
+    fn raw(&mut self, name: &[u8], mode: u32, content: &[u8]) -> io::Result<()> {
+        self.entries += 1;
+        let size = u32::try_from(content.len()).map_err(io::Error::other)?;
+        let length = u32::try_from(name.len() + 1).map_err(io::Error::other)?;
+        // Inode, mode, owner, group, links, time, size, four device numbers, length of the name, checksum.
+        let fields = [self.entries, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, length, 0];
+        let mut header = b"070701".to_vec();
+        for field in fields {
+            header.extend(format!("{field:08x}").into_bytes());
+        }
+        header.extend(name);
+        header.push(0);
+        self.padded(&header)?;
+        self.padded(content)
+    }
+
+    /// Parts begin at multiples of four bytes.
+    fn padded(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.written += bytes.len();
+        let gap = self.written.next_multiple_of(4) - self.written;
+        self.written += gap;
+        self.out.write_all(&[0; 3][..gap])
+    }
+
+    fn finish(mut self) -> io::Result<W> {
+        self.raw(b"TRAILER!!!", 0, &[])?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+/// Writes the initramfs with everything that the tests need, at the paths of this host.
+pub fn write(programs: &Programs, workspace: &Path, to: &Path) -> Result<()> {
+    let file = fs::File::create(to).with_context(|| format!("could not make {}", to.display()))?;
+    let mut archive = Archive::new(io::BufWriter::new(file));
+    archive.file(Path::new("/init"), PROGRAM, INIT.as_bytes())?;
+    let busybox =
+        PathBuf::from(output_of(Command::new("sh").args(["-c", "command -v busybox"]))?.trim());
+    add(&mut archive, &busybox, Path::new("/bin/busybox"))?;
+
+    // Debian's busybox-static has none, others may.
+    let mut libraries: BTreeSet<_> = libraries_of(&busybox).into_iter().flatten().collect();
+    for program in programs.all() {
+        add(&mut archive, program, program)?;
+        libraries.extend(libraries_of(program)?);
+    }
+    for library in libraries {
+        add(&mut archive, &library, &library)?;
+    }
+    let examples = workspace.join("examples");
+    for example in fs::read_dir(&examples).context("the examples")? {
+        let path = example?.path();
+        archive.file(&path, FILE, &fs::read(&path)?)?;
+    }
+    let mut tests = String::new();
+    for test in &programs.tests {
+        tests += &test.display().to_string();
+        tests += "\n";
+    }
+    archive.file(Path::new("/vm/tests"), FILE, tests.as_bytes())?;
+    let settings = format!(
+        "agent='{}'\nexample='{}'\n",
+        programs.agent.display(),
+        examples.join("minimal.yaml").display()
+    );
+    archive.file(Path::new("/vm/settings"), FILE, settings.as_bytes())?;
+    archive
+        .finish()
+        .with_context(|| format!("could not write {}", to.display()))?;
+    Ok(())
+}
+
+fn add<W: Write>(archive: &mut Archive<W>, from: &Path, to: &Path) -> Result<()> {
+    let content = fs::read(from).with_context(|| format!("could not read {}", from.display()))?;
+    archive.file(to, PROGRAM, &content)?;
+    Ok(())
+}
+
+/// The shared libraries of a program, and its loader, as the loader itself tells them.
+fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = output_of(Command::new("ldd").arg(program))?;
+    // `name => /path (address)` or `/path (address)`; the kernel's own library has no path.
+    Ok(listed
+        .lines()
+        .filter_map(|it| it.split_whitespace().find(|word| word.starts_with('/')))
+        .map(PathBuf::from)
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_has_each_folder_once_and_before_its_files() {
+        let mut archive = Archive::new(Vec::new());
+        archive.file(Path::new("/a/b/one"), FILE, b"12345").unwrap();
+        archive.file(Path::new("/a/two"), FILE, b"").unwrap();
+        archive.file(Path::new("/a/two"), FILE, b"again").unwrap();
+        let bytes = archive.finish().unwrap();
+
+        assert_eq!(bytes.len() % 4, 0);
+        let text = String::from_utf8_lossy(&bytes);
+        let names: Vec<_> = text
+            .split("070701")
+            .skip(1)
+            .map(|it| it[104..].split('\0').next().unwrap())
+            .collect();
+        assert_eq!(names, ["a", "a/b", "a/b/one", "a/two", "TRAILER!!!"]);
+    }
+}

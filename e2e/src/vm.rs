@@ -18,16 +18,20 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-/// Test programs that run inside, one after the other. None of them compares times.
-const TESTS: &[&str] = &["sys", "anykernel", "discovery", "readers", "leftovers"];
+/// Test programs that run inside for each tier of hooks. None of them compares times.
+const EACH: &[&str] = &["anykernel"];
+/// Those that run once.
+const ONCE: &[&str] = &["sys", "discovery", "readers", "leftovers"];
 /// Programs that the tests start, beside the agent.
 const OTHERS: &[&str] = &["maplatency-workload", "maplatency-caller"];
 
 /// What goes into every machine.
 #[derive(Debug)]
 pub struct Programs {
-    /// The test programs, in the order in which they run.
-    pub tests: Vec<PathBuf>,
+    /// Test programs for each tier.
+    pub each: Vec<PathBuf>,
+    /// Test programs that run once.
+    pub once: Vec<PathBuf>,
     /// The agent.
     pub agent: PathBuf,
     /// What the tests start beside it.
@@ -57,7 +61,8 @@ struct Profile {
 impl Programs {
     /// Every one.
     fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        self.tests.iter().chain([&self.agent]).chain(&self.others)
+        let tests = self.each.iter().chain(&self.once);
+        tests.chain([&self.agent]).chain(&self.others)
     }
 
     /// Builds them, and learns from Cargo where they are. Of the whole workspace, as Cargo then chooses the features of
@@ -84,16 +89,13 @@ impl Programs {
                 .find_map(|it| it.executable.clone())
                 .with_context(|| format!("cargo built no program {name}"))
         };
+        let all =
+            |names: &[&str], test| names.iter().map(|it| find(it, test)).collect::<Result<_>>();
         Ok(Self {
-            tests: TESTS
-                .iter()
-                .map(|it| find(it, true))
-                .collect::<Result<_>>()?,
+            each: all(EACH, true)?,
+            once: all(ONCE, true)?,
             agent: find("maplatency-agent", false)?,
-            others: OTHERS
-                .iter()
-                .map(|it| find(it, false))
-                .collect::<Result<_>>()?,
+            others: all(OTHERS, false)?,
         })
     }
 }

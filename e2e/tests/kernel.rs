@@ -225,7 +225,7 @@ async fn every_tier_that_this_kernel_takes_counts_every_read() -> Result<()> {
         let monitor = match Monitor::start(TierChoice::Only(tier)) {
             Ok(monitor) => monitor,
             Err(MonitorError::Load(LoadError::Program { step, source, .. })) => {
-                let reason = format!("the kernel refuses it at {step}: {}", first_line(&source));
+                let reason = format!("the kernel refuses it at {step}: {}", without_log(&source));
                 not_run(&format!("tier {tier}"), &reason)?;
                 continue;
             }
@@ -242,11 +242,8 @@ async fn every_tier_that_this_kernel_takes_counts_every_read() -> Result<()> {
 }
 
 /// What an error says, without the verifier's log.
-fn first_line(error: &impl std::fmt::Display) -> String {
-    error
-        .to_string()
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .to_owned()
+fn without_log(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let end = text.find(". Verifier output").unwrap_or(text.len());
+    text[..end].to_owned()
 }

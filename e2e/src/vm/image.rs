@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use maplatency_bpf::Tier;
 
 use super::{Programs, output_of};
 
@@ -105,16 +106,18 @@ pub fn write(programs: &Programs, workspace: &Path, to: &Path) -> Result<()> {
         let path = example?.path();
         archive.file(&path, FILE, &fs::read(&path)?)?;
     }
-    let mut tests = String::new();
-    for test in &programs.tests {
-        tests += &test.display().to_string();
-        tests += "\n";
-    }
-    archive.file(Path::new("/vm/tests"), FILE, tests.as_bytes())?;
+    let paths = |paths: &[PathBuf]| {
+        let paths: Vec<_> = paths.iter().map(|it| it.display().to_string()).collect();
+        paths.join(" ")
+    };
+    let tiers: Vec<_> = Tier::ALL.iter().map(ToString::to_string).collect();
     let settings = format!(
-        "agent='{}'\nexample='{}'\n",
+        "agent='{}'\nexample='{}'\ntiers='{}'\neach='{}'\nonce='{}'\n",
         programs.agent.display(),
-        examples.join("minimal.yaml").display()
+        examples.join("minimal.yaml").display(),
+        tiers.join(" "),
+        paths(&programs.each),
+        paths(&programs.once),
     );
     archive.file(Path::new("/vm/settings"), FILE, settings.as_bytes())?;
     archive

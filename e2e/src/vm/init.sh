@@ -15,22 +15,35 @@ say() { echo "vm: $*" | tee /dev/ttyS1; }
 say "kernel $(uname -r)"
 # Unmounted again: with it the kernel mounts tracefs, which the agent has to do by itself where it is missing.
 mount -t debugfs debugfs /sys/kernel/debug
-say "preempt $(sed 's/.*(\(.*\)).*/\1/' /sys/kernel/debug/sched/preempt)"
+MAPLATENCY_TEST_PREEMPT=$(sed 's/.*(\(.*\)).*/\1/' /sys/kernel/debug/sched/preempt)
+export MAPLATENCY_TEST_PREEMPT
 umount /sys/kernel/debug
+say "preempt $MAPLATENCY_TEST_PREEMPT"
 
-# The agent itself comes first: where it refuses to measure, its reason says more than failed tests.
-. /vm/settings
-if "$agent" run -f "$example" --for 2s > /tmp/agent 2>&1; then
-  while read -r program; do
+run() { # test programs...
+  for program in "$@"; do
     say "begin ${program##*/}"
+    : > "$MAPLATENCY_NOT_RUN"
     { "$program" --test-threads=1 2>&1; echo "vm: end $?"; } | tee /dev/ttyS1
-  done < /vm/tests
-else
-  cat /tmp/agent
-  say "refused $(tail -n 1 /tmp/agent)"
-fi
+    sed 's/^/vm: not-run /' "$MAPLATENCY_NOT_RUN" | tee /dev/ttyS1
+  done
+}
 
-if [ -e /tmp/not-run ]; then sed 's/^/vm: not-run /' /tmp/not-run | tee /dev/ttyS1; fi
+. /vm/settings
+for MAPLATENCY_TEST_TIER in $tiers; do
+  export MAPLATENCY_TEST_TIER
+  say "tier $MAPLATENCY_TEST_TIER"
+  # The agent itself comes first: where it refuses to measure, its reason says more than failed tests.
+  if "$agent" run -f "$example" --tier "$MAPLATENCY_TEST_TIER" --for 2s > /tmp/agent 2>&1; then
+    run $each
+  else
+    cat /tmp/agent
+    say "refused $(tail -n 1 /tmp/agent)"
+  fi
+done
+say "tier Auto"
+run $once
+
 dmesg | grep -E 'WARNING:|BUG:|Oops|INFO: ' | sed 's/^/vm: warning /' | tee /dev/ttyS1
 say done
 poweroff -f

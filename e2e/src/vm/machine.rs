@@ -13,6 +13,11 @@ use crate::process::Daemon;
 use super::plan::Preempt;
 
 const PAUSE: Duration = Duration::from_millis(200);
+/// Times that a machine is started if QEMU breaks it.
+const ATTEMPTS: usize = 3;
+/// What a kernel says that QEMU broke: while it changes its own code, as it does when a tracepoint is attached, QEMU
+/// may run the breakpoint of the change on another CPU when the change is over already.
+const BROKEN: &str = "int3: 0000 [#1]";
 
 /// What a machine is made of.
 #[derive(Debug)]
@@ -48,8 +53,20 @@ impl Machine<'_> {
         self.logs.join("console.log")
     }
 
-    /// Runs it to its end.
+    /// Runs it to its end, and again if QEMU broke it.
     pub fn run(&self) -> Result<Ended> {
+        for _ in 1..ATTEMPTS {
+            let ended = self.once()?;
+            let console = fs::read(self.console()).context("could not read the console")?;
+            if !String::from_utf8_lossy(&console).contains(BROKEN) {
+                return Ok(ended);
+            }
+            println!("QEMU broke the kernel's change of its own code; once more");
+        }
+        self.once()
+    }
+
+    fn once(&self) -> Result<Ended> {
         fs::create_dir_all(self.logs)
             .with_context(|| format!("could not make {}", self.logs.display()))?;
         let said = self.logs.join("said.log");

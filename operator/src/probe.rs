@@ -19,6 +19,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
+use maplatency_proto::MAX_RECONNECT_WAIT;
 use tracing::{debug, info, instrument, warn};
 
 pub use error::Error;
@@ -33,8 +34,8 @@ const VISIT: Duration = Duration::from_secs(1);
 /// Until the placement of a change that the probe's own watch told first.
 const PLACEMENT: Duration = Duration::from_millis(100);
 /// How long agents have to come back after a start, before a status that an earlier operator wrote is replaced
-/// by one that lacks them.
-const SETTLE: Duration = Duration::from_secs(10);
+/// by one that lacks them: the longest wait of an agent, and time to connect and report.
+const SETTLE: Duration = MAX_RECONNECT_WAIT.saturating_add(Duration::from_secs(5));
 
 /// What a reconcile works with.
 pub struct Context {

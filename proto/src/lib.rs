@@ -27,6 +27,8 @@
 //! Types of [`wire`] are for the edge alone: what goes in and out of them are the checked types of this crate.
 //! A message that breaks a limit or a rule above is refused whole, with the field's name ([`InvalidMessage`]).
 
+use std::time::Duration;
+
 mod assignment;
 mod hello;
 mod invalid;
@@ -66,5 +68,7 @@ pub const MAX_SERIES: usize = 200_000;
 pub const MAX_LOSS_KINDS: usize = 16;
 /// Most problems of one probe in one report.
 pub const MAX_PROBLEMS: usize = 16;
+/// Longest wait of an agent before it tries to reach the operator again.
+pub const MAX_RECONNECT_WAIT: Duration = Duration::from_secs(15);
 /// Highest number of a CPU; no Linux supports more.
 pub const MAX_CPU: u32 = 8191;

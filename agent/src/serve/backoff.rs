@@ -5,12 +5,11 @@
 
 use std::time::Duration;
 
+use maplatency_proto::MAX_RECONNECT_WAIT;
 use rand::Rng;
 
 /// Ceiling of the first wait.
 pub const BASE: Duration = Duration::from_millis(500);
-/// Ceiling of every wait.
-pub const CAP: Duration = Duration::from_secs(15);
 
 /// Counts the failures since the last success.
 #[derive(Clone, Copy, Debug, Default)]
@@ -33,7 +32,7 @@ impl Backoff {
 
     fn ceiling(self) -> Duration {
         let factor = 1u32.checked_shl(self.failures).unwrap_or(u32::MAX);
-        BASE.saturating_mul(factor).min(CAP)
+        BASE.saturating_mul(factor).min(MAX_RECONNECT_WAIT)
     }
 }
 
@@ -69,9 +68,12 @@ mod tests {
             .map(|_| Backoff { failures: 9 }.next(&mut random))
             .collect();
 
-        assert!(waits.iter().all(|it| *it <= CAP));
+        assert!(waits.iter().all(|it| *it <= MAX_RECONNECT_WAIT));
         for quarter in 0..4 {
-            let (from, to) = (CAP / 4 * quarter, CAP / 4 * (quarter + 1));
+            let (from, to) = (
+                MAX_RECONNECT_WAIT / 4 * quarter,
+                MAX_RECONNECT_WAIT / 4 * (quarter + 1),
+            );
             let share = waits.iter().filter(|it| (from..to).contains(it)).count();
             assert!(
                 (2_300..2_700).contains(&share),

@@ -1,5 +1,6 @@
 //! The `MapLatencyProbe` resource: what users write ([`spec`]) and what they read ([`status`]).
 
+pub mod agents;
 pub mod definition;
 pub mod spec;
 pub mod status;

@@ -3,7 +3,9 @@
 //!
 //! Pure functions and plain types only. No I/O, no runtime, no Kubernetes client, no BPF.
 
+pub mod agents;
 pub mod condition;
+pub mod cost;
 pub mod crd;
 pub mod glob;
 pub mod histogram;

@@ -18,7 +18,8 @@ use crate::vocabulary::Operation;
 /// Rows kept in `status.slowest`.
 const SLOWEST: usize = 10;
 
-/// Computes a whole status. Conditions and node counts are the caller's: only it knows who is missing.
+/// Computes a whole status. Conditions and node counts are the caller's: only it knows who is missing. So are the
+/// agents, of which the windows tell nothing ([`crate::agents`]).
 pub fn status(
     windows: &[NodeWindow],
     nodes: NodeCounts,
@@ -34,6 +35,7 @@ pub fn status(
         operations: operations(windows),
         slowest: slowest(windows),
         losses: losses(windows),
+        agents: None,
     }
 }
 

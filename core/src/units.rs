@@ -1,4 +1,4 @@
-//! Numbers as people read them: `212µs`, `4.2ms`, `1.3M`.
+//! Numbers as people read them: `212µs`, `4.2ms`, `1.3M`, `6.10MiB`.
 
 /// A duration in nanoseconds with three significant digits and its unit: `850ns`, `1.25µs`, `4.13ms`, `2.00s`.
 pub fn duration(nanoseconds: u64) -> String {
@@ -43,6 +43,18 @@ pub fn share(parts_per_million: u64) -> String {
             format!("{}.{}%", tenths / 10, tenths % 10)
         }
     }
+}
+
+/// Memory with three significant digits and a binary unit: `512B`, `14.1MiB`, `6.10MiB`.
+pub fn bytes(value: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    UNITS
+        .into_iter()
+        .find(|(unit, _)| value >= *unit)
+        .map_or_else(
+            || format!("{value}B"),
+            |(unit, name)| format!("{}{name}", three_digits(value, unit)),
+        )
 }
 
 /// `value / unit` with three significant digits.
@@ -98,6 +110,22 @@ mod tests {
         ];
         for (value, text) in cases {
             assert_eq!(count(value), text, "{value}");
+        }
+    }
+
+    #[test]
+    fn memory_is_told_in_binary_units() {
+        let cases = [
+            (0, "0B"),
+            (1_023, "1023B"),
+            (1_024, "1.00KiB"),
+            (6_393_856, "6.10MiB"),
+            (14_784_922, "14.1MiB"),
+            (1_073_741_823, "1024MiB"),
+            (1_073_741_824, "1.00GiB"),
+        ];
+        for (value, text) in cases {
+            assert_eq!(bytes(value), text, "{value}");
         }
     }
 

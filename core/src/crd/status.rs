@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::agents::AgentsStatus;
 use crate::vocabulary::{MapType, Operation};
 
 /// What was measured, in one window, on the selected nodes.
@@ -55,6 +56,10 @@ pub struct MapLatencyProbeStatus {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind"])
     )]
     pub losses: Vec<LossCount>,
+
+    /// The agents that measure: by which hooks, and at what cost. Absent without agents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents: Option<AgentsStatus>,
 }
 
 /// Nodes by what they do.

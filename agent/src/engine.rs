@@ -5,6 +5,7 @@
 
 mod drain;
 mod load;
+mod objects;
 mod slots;
 mod tier;
 mod tracefs;
@@ -19,6 +20,7 @@ use maplatency_core::measure::Rows;
 use maplatency_core::validate::CheckedSpec;
 
 pub use load::LoadError;
+pub use objects::Objects;
 use slots::Slots;
 pub use tier::{Refusal, RunningTier, TierChoice};
 
@@ -90,7 +92,7 @@ pub struct Engine {
     role: OwnedFd,
     own_maps: BTreeSet<u32>,
     // Holds programs and links; dropping it detaches.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
 }
 
 impl Engine {

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Rows, SeriesKey, WorstSlice};
 use maplatency_core::validate::CheckedSpec;
 use maplatency_core::vocabulary::MapIdentity;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::clock;
+use crate::cost::Meter;
 use crate::discover::{DiscoverError, Maps};
 use crate::engine::{Engine, EngineError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
@@ -82,6 +84,8 @@ pub struct Snapshot {
     pub probes: Vec<ProbeSnapshot>,
     /// Operations that could not be recorded, by kind, since the agent began.
     pub losses: BTreeMap<String, u64>,
+    /// What the agent costs its host.
+    pub cost: Cost,
 }
 
 impl ProbeSnapshot {
@@ -247,6 +251,7 @@ impl Drop for Monitor {
 /// What the measuring thread works with.
 struct Measuring {
     engine: Engine,
+    meter: Meter,
     publish: watch::Sender<Arc<Snapshot>>,
     maps: Maps,
     probes: Vec<RunningProbe>,
@@ -259,6 +264,7 @@ impl Measuring {
     fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>) -> Self {
         Self {
             maps: Maps::except(engine.own_maps().clone()),
+            meter: Meter::start(engine.objects()),
             engine,
             publish,
             probes: Vec::new(),
@@ -360,6 +366,7 @@ impl Measuring {
             taken: now,
             probes: snapshots,
             losses: drained.losses,
+            cost: self.meter.latest(),
         }));
         Ok(())
     }

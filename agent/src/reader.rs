@@ -25,6 +25,8 @@ use crate::engine::ReaderPass;
 use affinity::AffinityError;
 use cursor::{Cursor, Outcome};
 
+/// Names of readers' threads begin so; the CPU follows.
+pub(crate) const THREAD_NAME: &str = "reader-";
 /// Reads a second that one thread makes at most, whatever number of maps matches.
 const MAX_RATE: u32 = 2_000;
 /// Reads that were due while a reader could not run are told apart up to this many at a time.
@@ -174,7 +176,7 @@ impl Reader {
         let thread = {
             let shared = Arc::clone(&shared);
             thread::Builder::new()
-                .name(format!("reader-{cpu}"))
+                .name(format!("{THREAD_NAME}{cpu}"))
                 .spawn(move || {
                     let prepared = prepare(cpu, &pass);
                     let works = prepared.is_ok();

@@ -1,8 +1,11 @@
 //! A status as text for a terminal of 100 columns.
 
+mod cost;
+
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use maplatency_core::cost::Cost;
 use maplatency_core::crd::status::{
     LossCount, MapLatencyProbeStatus, MapReference, OperationStatus, Percentiles, SlowRow,
     WorstSecond,
@@ -45,6 +48,8 @@ pub struct Facts<'a> {
     pub problems: &'a [String],
     /// Rows of the slowest to show at most.
     pub slowest: usize,
+    /// What the agent costs.
+    pub cost: Cost,
 }
 
 /// The whole table, each line with its newline.
@@ -84,6 +89,7 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
             grid(SLOWEST_COLUMNS, &rows)
         ));
     }
+    parts.extend(cost::line(&facts.cost).map(|it| format!("\n{it}")));
     parts.concat()
 }
 

@@ -177,7 +177,7 @@ impl Engine {
             config,
             role,
             own_maps,
-            _ebpf: ebpf,
+            ebpf,
         })
     }
 }

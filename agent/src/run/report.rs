@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use maplatency_core::agents::{AgentFacts, agents_status};
 use maplatency_core::condition::{self, AGENTS_READY, Truth, Verdict, conditions};
 use maplatency_core::crd::spec::MapSelector;
 use maplatency_core::crd::status::NodeCounts;
@@ -56,7 +57,16 @@ impl Reporter {
         let generation = self.probe.metadata.generation;
         let now = Time(Timestamp::now());
         self.conditions = conditions(verdicts, &self.conditions, generation, &now);
-        summary::status(&windows, NODES, self.conditions.clone(), generation)
+        let status = summary::status(&windows, NODES, self.conditions.clone(), generation);
+        let agent = AgentFacts {
+            node: self.host.node.clone(),
+            tier: self.tier.clone(),
+            cost: snapshot.cost,
+        };
+        MapLatencyProbeStatus {
+            agents: agents_status(&[agent]),
+            ..status
+        }
     }
 
     /// The table, with as many of the slowest rows as asked for.
@@ -81,6 +91,7 @@ impl Reporter {
             gone: measured.map_or(0, |it| it.gone.len()),
             problems: measured.map_or(&[], |it| &it.problems),
             slowest,
+            cost: snapshot.cost,
         };
         table::render(&status, &facts)
     }

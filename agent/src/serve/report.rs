@@ -180,6 +180,7 @@ fn rows(probe: &ProbeReport) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use maplatency_core::cost::Cost;
     use maplatency_core::measure::{Counts, SeriesKey};
     use maplatency_core::{MapIdentity, Operation};
     use std::time::Duration;
@@ -224,6 +225,7 @@ mod tests {
             taken: Duration::from_secs(10),
             probes,
             losses: BTreeMap::from([("Storage".to_owned(), 2)]),
+            cost: Cost::default(),
         }
     }
 

@@ -28,6 +28,7 @@ fn facts<'a>(host: &'a Host, maps: &'a [String]) -> Facts<'a> {
         gone: 0,
         problems: &[],
         slowest: 5,
+        cost: Cost::default(),
     }
 }
 

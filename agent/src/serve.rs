@@ -41,7 +41,7 @@ async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
     let Some(monitor) = process::start(&mut signals, args.tier.choice()).await? else {
         return Ok(());
     };
-    let hello = hello(host, monitor.tier().to_string());
+    let hello = hello(host, &monitor.tier().to_string());
     info!(operator = %args.operator, node = %hello.node, epoch = %hello.epoch, tier = %hello.tier, "Starting");
     let endpoint = endpoint(args);
     let mut session = Session::new(hello, &monitor);
@@ -59,7 +59,7 @@ async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn hello(host: Host, tier: String) -> Hello {
+fn hello(host: Host, tier: &str) -> Hello {
     let Host {
         node,
         kernel,
@@ -71,7 +71,8 @@ fn hello(host: Host, tier: String) -> Hello {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel,
         boot_id,
-        tier,
+        // Reasons of refused tiers are the kernel's words, and there may be several.
+        tier: report::printable(tier),
     }
 }
 
@@ -99,5 +100,23 @@ async fn keep_connected(endpoint: &Endpoint, session: &mut Session<'_>) -> Infal
             retry_in_milliseconds, "Not connected to the operator"
         );
         sleep(wait).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use maplatency_proto::wire;
+
+    #[test]
+    fn a_hello_is_taken_whatever_the_kernel_says_of_the_tiers() {
+        let host = Host {
+            node: "node-a".to_owned(),
+            kernel: "6.12.0".to_owned(),
+            boot_id: "b007".to_owned(),
+        };
+        let tier = format!("TpBtf (Fentry refused: {}\n)", "no ".repeat(300));
+        let hello = hello(host, &tier);
+        assert_eq!(Hello::try_from(wire::Hello::from(hello.clone())), Ok(hello));
     }
 }

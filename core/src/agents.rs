@@ -57,10 +57,12 @@ fn tiers(agents: &[AgentFacts]) -> Vec<TierStatus> {
     tiers
 }
 
-/// The name of a tier, and why no better one runs.
+/// The name of a tier, and why no better one runs. The end of a long text may be cut off.
 fn split(tier: &str) -> (&str, Option<&str>) {
-    match tier.strip_suffix(')').and_then(|it| it.split_once(" (")) {
-        Some((name, reason)) if !name.is_empty() && !reason.is_empty() => (name, Some(reason)),
+    match tier.split_once(" (") {
+        Some((name, rest)) if !name.is_empty() && !rest.is_empty() => {
+            (name, Some(rest.strip_suffix(')').unwrap_or(rest)))
+        }
         _ => (tier, None),
     }
 }
@@ -213,9 +215,14 @@ mod tests {
 
     #[test]
     fn text_that_is_no_tier_with_a_reason_is_kept_as_it_is() {
-        for odd in [" (why)", "Tracepoint ()", "Tracepoint (why", ")", "(why)"] {
+        for odd in [" (why)", "Tracepoint (", "Tracepoint", ")", "(why)"] {
             assert_eq!(split(odd), (odd, None));
         }
+    }
+
+    #[test]
+    fn a_reason_may_be_cut_off() {
+        assert_eq!(split("TpBtf (Fentry ref"), ("TpBtf", Some("Fentry ref")));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use maplatency_core::agents::AgentFacts;
 use maplatency_core::measure::NodeWindow;
 use maplatency_proto::{AssignedProbe, Assignment, Hello, Report};
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ pub struct View {
     pub problems: Vec<(String, String)>,
     /// What was measured in the window, also by agents that have gone.
     pub windows: Vec<NodeWindow>,
+    /// The agents that measure this generation.
+    pub agents: Vec<AgentFacts>,
 }
 
 impl View {

@@ -110,7 +110,10 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     pace.looked(version, now);
     let settling = now.duration_since(ctx.started) < SETTLE;
     let status = compute(&probe, &finding, &seconds(Timestamp::now()));
-    let news = probe.status.as_ref() != Some(&status);
+    let news = match &probe.status {
+        Some(before) if status::differs_in_cost_alone(before, &status) => pace.may_write_costs(now),
+        before => before.as_ref() != Some(&status),
+    };
     let told_by_another = status::continues(&probe) && !pace.has_answered(generation);
     let held_back = settling && told_by_another && finding.lacks_agents();
     if news && !held_back && pace.may_write(&status, now) {

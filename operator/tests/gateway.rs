@@ -161,6 +161,7 @@ fn report(sequence: u64, total: usize) -> Report {
         revision: 1001,
         taken: Duration::from_secs(sequence),
         losses: BTreeMap::new(),
+        cost: maplatency_core::cost::Cost::default(),
         probes: vec![ProbeReport {
             uid: UID.to_owned(),
             generation: 1,

@@ -30,6 +30,7 @@
 use std::time::Duration;
 
 mod assignment;
+mod cost;
 mod hello;
 mod invalid;
 mod message;

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Rows, SeriesKey, WorstSlice};
 use maplatency_core::{MapIdentity, MapType};
 
+use crate::cost::{cost, cost_to_wire};
 use crate::invalid::{
     Checked, Problem, each, form, length, nanoseconds, range, repeated, text, uid,
 };
@@ -25,6 +27,8 @@ pub struct Report {
     pub probes: Vec<ProbeReport>,
     /// Operations that were seen and could not be recorded, by kind, since the epoch began.
     pub losses: BTreeMap<String, u64>,
+    /// What the agent costs its node. Empty from an agent that does not tell.
+    pub cost: Cost,
 }
 
 /// What was counted for one generation of one probe.
@@ -67,6 +71,7 @@ impl TryFrom<wire::Report> for Report {
             taken_nanoseconds,
             probes,
             losses,
+            cost: wire_cost,
         } = wire;
         let fields = || {
             length("probes", probes.len(), MAX_PROBES)?;
@@ -81,6 +86,7 @@ impl TryFrom<wire::Report> for Report {
                     .into_iter()
                     .map(|(kind, count)| Ok((loss_kind(kind)?, count)))
                     .collect::<Checked<_>>()?,
+                cost: cost(wire_cost)?,
             })
         };
         fields().map_err(|e: InvalidMessage| e.within("report"))
@@ -95,6 +101,7 @@ impl From<Report> for wire::Report {
             taken,
             probes,
             losses,
+            cost,
         } = report;
         Self {
             sequence,
@@ -102,6 +109,7 @@ impl From<Report> for wire::Report {
             taken_nanoseconds: nanoseconds(taken),
             probes: probes.into_iter().map(Into::into).collect(),
             losses: losses.into_iter().collect(),
+            cost: Some(cost_to_wire(cost)),
         }
     }
 }

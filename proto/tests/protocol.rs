@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
 use maplatency_core::measure::{Counts, Rows, SeriesKey, WorstSlice};
 use maplatency_core::{Histogram, MapIdentity, MapLatencyProbeSpec, MapType, Operation};
 use maplatency_proto::{
@@ -106,9 +107,10 @@ fn reports() -> impl Strategy<Value = Report> {
                 any::<u64>(),
                 btree_map("[0-9a-f-]{1,36}", probes(taken), 0..4),
                 btree_map("[A-Za-z_]{1,20}", any::<u64>(), 0..5),
+                costs(),
             )
         })
-        .prop_map(|(taken, sequence, revision, probes, losses)| Report {
+        .prop_map(|(taken, sequence, revision, probes, losses, cost)| Report {
             sequence,
             revision,
             taken: Duration::from_nanos(taken),
@@ -117,7 +119,39 @@ fn reports() -> impl Strategy<Value = Report> {
                 .map(|(uid, it)| ProbeReport { uid, ..it })
                 .collect(),
             losses,
+            cost,
         })
+}
+
+fn costs() -> impl Strategy<Value = Cost> {
+    let number = || 1..i64::MAX.unsigned_abs();
+    let bytes = move || prop::option::of(number());
+    let cpu = (number(), number(), any::<bool>());
+    let run = (number(), number(), any::<u64>());
+    (
+        prop::option::of(cpu),
+        bytes(),
+        bytes(),
+        bytes(),
+        prop::option::of(run),
+    )
+        .prop_map(
+            |(cpu, rss_bytes, bpf_maps_bytes, bpf_programs_bytes, run)| Cost {
+                cpu: cpu.map(|(period, total, reads)| CpuTime {
+                    period_nanoseconds: period,
+                    total_nanoseconds: total,
+                    readers_nanoseconds: reads.then_some(total / 2),
+                }),
+                rss_bytes,
+                bpf_maps_bytes,
+                bpf_programs_bytes,
+                bpf_run_time: run.map(|(span, time, runs)| BpfRunTime {
+                    span_nanoseconds: span,
+                    run_nanoseconds: time,
+                    runs,
+                }),
+            },
+        )
 }
 
 proptest! {
@@ -251,8 +285,61 @@ fn report() -> wire::Report {
             rows_withheld: false,
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
+        cost: Cost {
+            cpu: Some(CpuTime {
+                period_nanoseconds: 10,
+                total_nanoseconds: 5,
+                readers_nanoseconds: Some(2),
+            }),
+            bpf_run_time: Some(BpfRunTime {
+                span_nanoseconds: 10,
+                run_nanoseconds: 5,
+                runs: 1,
+            }),
+            ..Cost::default()
+        },
     }
     .into()
+}
+
+#[test]
+fn every_malformed_figure_of_a_cost_is_named() {
+    type Spoil = fn(&mut wire::Cost);
+    let cases: [(&str, Spoil); 7] = [
+        ("rss_bytes", |it| it.rss_bytes = Some(u64::MAX)),
+        ("bpf_maps_bytes", |it| it.bpf_maps_bytes = Some(u64::MAX)),
+        ("bpf_programs_bytes", |it| {
+            it.bpf_programs_bytes = Some(1 << 63);
+        }),
+        ("cpu.period_nanoseconds", |it| {
+            it.cpu.as_mut().unwrap().period_nanoseconds = 0;
+        }),
+        ("cpu.readers_nanoseconds", |it| {
+            it.cpu.as_mut().unwrap().readers_nanoseconds = Some(6);
+        }),
+        ("bpf_run_time.span_nanoseconds", |it| {
+            it.bpf_run_time.as_mut().unwrap().span_nanoseconds = 0;
+        }),
+        ("bpf_run_time.run_nanoseconds", |it| {
+            it.bpf_run_time.as_mut().unwrap().run_nanoseconds = u64::MAX;
+        }),
+    ];
+    for (field, spoil) in cases {
+        let mut wire = report();
+        spoil(wire.cost.as_mut().unwrap());
+        let kind = Some(Kind::Report(wire));
+        let expected = format!("report.cost.{field}");
+        assert_eq!(refused(wire::AgentMessage { kind }), expected);
+    }
+}
+
+#[test]
+fn an_agent_that_tells_no_cost_is_understood() {
+    let wire = wire::Report {
+        cost: None,
+        ..report()
+    };
+    assert_eq!(Report::try_from(wire).unwrap().cost, Cost::default());
 }
 
 #[test]

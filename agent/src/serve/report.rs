@@ -11,8 +11,8 @@ use prost::Message as _;
 
 use crate::monitor::{ProbeSnapshot, Snapshot};
 
-/// Longest problem, in bytes.
-const MAX_PROBLEM: usize = 512;
+/// Longest problem and description of a tier, in bytes.
+const MAX_TEXT: usize = 512;
 
 /// A probe in one of its generations.
 pub type Generation = (String, i64);
@@ -60,6 +60,7 @@ pub fn build(
             .into_iter()
             .take(MAX_LOSS_KINDS)
             .collect(),
+        cost: snapshot.cost,
     };
     let report = fit(report, MAX_SERIES, MAX_MESSAGE_BYTES);
     *begun = told(&report);
@@ -127,19 +128,21 @@ fn unmeasured(
 
 /// As many problems, each as long, as a report may hold.
 fn tellable(problems: &[String]) -> Vec<String> {
-    let tell = |problem: &String| {
-        let text: String = problem
-            .chars()
-            .map(|it| if it.is_control() { ' ' } else { it })
-            .collect();
-        text[..text.floor_char_boundary(MAX_PROBLEM)].to_owned()
-    };
     problems
         .iter()
         .filter(|it| !it.is_empty())
         .take(MAX_PROBLEMS)
-        .map(tell)
+        .map(|it| printable(it))
         .collect()
+}
+
+/// A text as the protocol takes it: on one line, and of limited length.
+pub fn printable(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|it| if it.is_control() { ' ' } else { it })
+        .collect();
+    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
 }
 
 /// Leaves out the rows of the largest probes until the report is small enough, and says so. Half of a probe's
@@ -260,6 +263,14 @@ mod tests {
     }
 
     #[test]
+    fn a_report_tells_what_the_agent_costs() {
+        let mut taken = snapshot(vec![]);
+        taken.cost.rss_bytes = Some(4096);
+        let report = read(build(1, 1, &taken, &[], &mut BTreeSet::new()));
+        assert_eq!(report.cost, taken.cost);
+    }
+
+    #[test]
     fn a_beginning_is_told_once_per_generation() {
         let taken = snapshot(vec![probe("a", 2), probe("b", 2)]);
         let mut begun = BTreeSet::from([("a".to_owned(), 3), ("b".to_owned(), 2)]);
@@ -309,6 +320,7 @@ mod tests {
                 .map(|it| measured(it, &BTreeSet::new()))
                 .collect(),
             losses: BTreeMap::new(),
+            cost: Cost::default(),
         };
 
         let by_rows = read(fit(report.clone(), 10, usize::MAX));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use maplatency_core::MapIdentity;
+use maplatency_core::cost::Cost;
 use maplatency_core::measure::{
     NodeWindow, Rows, SeriesKey, SlidingWindow, WentBackwards, WorstSlice,
 };
@@ -21,6 +22,7 @@ pub(super) struct Epoch {
     taken: Duration,
     received: Instant,
     losses: BTreeMap<String, u64>,
+    pub(super) cost: Cost,
     /// By uid of the probe.
     windows: BTreeMap<String, ProbeWindow>,
 }
@@ -48,6 +50,7 @@ impl Epoch {
             taken: Duration::ZERO,
             received: now,
             losses: BTreeMap::new(),
+            cost: Cost::default(),
             windows: BTreeMap::new(),
         }
     }
@@ -65,6 +68,7 @@ impl Epoch {
             taken,
             probes,
             losses,
+            cost,
         } = report;
         if sequence <= self.sequence {
             return Taken::Repeated;
@@ -73,6 +77,7 @@ impl Epoch {
         self.taken = taken;
         self.received = now;
         self.losses = losses;
+        self.cost = cost;
         let mut outcome = Taken::New;
         for probe in probes {
             let Some(length) = window(&probe.uid, probe.generation) else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use maplatency_core::agents::AgentFacts;
 use maplatency_proto::{Assignment, Hello, MAX_PROBES, Report};
 use tokio::sync::watch;
 
@@ -188,7 +189,12 @@ impl State {
                 let Some((mut window, problems)) = epoch.measured(node, uid, now) else {
                     continue;
                 };
-                if measuring.is_some_and(|it| it.hello.epoch == epoch.id) {
+                if let Some(live) = measuring.filter(|it| it.hello.epoch == epoch.id) {
+                    view.agents.push(AgentFacts {
+                        node: node.clone(),
+                        tier: live.hello.tier.clone(),
+                        cost: epoch.cost,
+                    });
                     view.problems
                         .extend(problems.into_iter().map(|it| (node.clone(), it)));
                 } else if window.rows.is_empty() {

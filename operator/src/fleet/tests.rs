@@ -1,6 +1,7 @@
 //! What restarts, repetitions and changes of the spec do to a window.
 
 use super::*;
+use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Counts, Rows, SeriesKey};
 use maplatency_core::{MapIdentity, Operation};
 use maplatency_proto::{Beginning, ProbeReport};
@@ -61,6 +62,10 @@ fn report(sequence: u64, taken: u64, total: usize) -> Report {
         revision: 1001,
         taken: seconds(taken),
         losses: [("Attr".to_owned(), 3)].into(),
+        cost: Cost {
+            rss_bytes: Some(sequence),
+            ..Cost::default()
+        },
         probes: vec![ProbeReport {
             uid: UID.to_owned(),
             generation: 1,
@@ -329,6 +334,34 @@ async fn an_assignment_comes_at_once_and_on_every_change_of_the_nodes_own_probes
 
     // Nothing changes for b.
     assert!(futures::FutureExt::now_or_never(b.assignment()).is_none());
+}
+
+#[test]
+fn agents_that_measure_tell_their_tier_and_what_they_cost_now() {
+    let (fleet, now) = (fleet(&["a", "b"]), Instant::now());
+    let first = fleet.connect(hello("a", '1'));
+    let _silent = fleet.connect(hello("b", '2'));
+    first.report(report(1, 5, 100), now);
+    drop(first);
+    assert_eq!(
+        view(&fleet, now).agents,
+        [],
+        "an agent that has gone costs nothing"
+    );
+
+    let second = fleet.connect(Hello {
+        tier: "Fentry".to_owned(),
+        ..hello("a", '3')
+    });
+    second.report(report(1, 5, 100), now);
+    second.report(report(2, 7, 100), now);
+
+    let expected = AgentFacts {
+        node: "a".to_owned(),
+        tier: "Fentry".to_owned(),
+        cost: report(2, 7, 100).cost,
+    };
+    assert_eq!(view(&fleet, now).agents, [expected]);
 }
 
 #[tokio::test]

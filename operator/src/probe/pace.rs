@@ -1,7 +1,7 @@
 //! How often a probe's status is computed and written.
 //!
 //! At most every [`PERIOD`], with two exceptions that a user waits for: the answer to a new generation, and the
-//! first figures of it.
+//! first figures of it. What agents cost is written with the rest, and by itself only every [`COSTS_PERIOD`].
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,8 @@ use maplatency_core::MapLatencyProbeStatus;
 
 /// Between two writes.
 pub(super) const PERIOD: Duration = Duration::from_secs(5);
+/// Between two writes where nothing has changed but what agents cost.
+const COSTS_PERIOD: Duration = Duration::from_mins(1);
 
 /// What was done for one probe so far.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +51,13 @@ impl Pace {
         let new_generation = self.generation != status.observed_generation;
         let first_figures = !self.figures && has_figures(status);
         new_generation || first_figures || self.is_due(now)
+    }
+
+    /// Whether a status may be written that tells nothing new but what agents cost. On a quiet cluster that is the
+    /// only thing that changes.
+    pub(super) fn may_write_costs(&self, now: Instant) -> bool {
+        self.written
+            .is_none_or(|it| now.duration_since(it) >= COSTS_PERIOD)
     }
 
     pub(super) fn wrote(&mut self, status: &MapLatencyProbeStatus, now: Instant) {
@@ -119,6 +128,16 @@ mod tests {
         pace.wrote(&status(1, 7), begin);
         pace.wrote(&status(1, 0), after(begin, 5_000));
         assert!(!pace.may_write(&status(1, 7), after(begin, 6_000)));
+    }
+
+    #[test]
+    fn what_agents_cost_is_written_once_a_minute_by_itself() {
+        let begin = Instant::now();
+        let mut pace = Pace::default();
+        assert!(pace.may_write_costs(begin));
+        pace.wrote(&status(1, 7), begin);
+        assert!(!pace.may_write_costs(after(begin, 59_999)));
+        assert!(pace.may_write_costs(after(begin, 60_000)));
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
+use maplatency_core::agents::agents_status;
 use maplatency_core::condition::{
     self, AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions,
 };
+use maplatency_core::crd::agents::{AgentsStatus, HighestCost};
 use maplatency_core::crd::status::NodeCounts;
 use maplatency_core::validate::InvalidSpec;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, summary};
@@ -66,6 +68,7 @@ pub fn compute(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> MapLat
             let mut status = summary::status(&view.windows, nodes, conditions, generation);
             // Agents of two versions may know more kinds together than one alone.
             status.losses.truncate(LOSS_KINDS);
+            status.agents = agents_status(&view.agents);
             status
         }
     }
@@ -75,6 +78,25 @@ pub fn compute(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> MapLat
 pub(super) fn continues(probe: &MapLatencyProbe) -> bool {
     let told = probe.status.as_ref().and_then(|it| it.observed_generation);
     told.is_some() && told == probe.metadata.generation
+}
+
+/// Whether nothing has changed but what agents cost, which changes all the time. Their first figures are news.
+pub(super) fn differs_in_cost_alone(
+    before: &MapLatencyProbeStatus,
+    now: &MapLatencyProbeStatus,
+) -> bool {
+    let (Some(agents), Some(costs)) = (&before.agents, &now.agents) else {
+        return false;
+    };
+    if agents.cost == costs.cost || agents.cost == HighestCost::default() {
+        return false;
+    }
+    let mut updated = before.clone();
+    updated.agents = Some(AgentsStatus {
+        cost: costs.cost.clone(),
+        ..agents.clone()
+    });
+    updated == *now
 }
 
 /// Status and reason of `Ready`.

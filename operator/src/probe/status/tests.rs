@@ -3,6 +3,8 @@
 use super::*;
 use k8s_openapi::jiff::Timestamp;
 use maplatency_core::MapIdentity;
+use maplatency_core::agents::AgentFacts;
+use maplatency_core::cost::Cost;
 use maplatency_core::measure::NodeWindow;
 
 fn probe(generation: i64) -> MapLatencyProbe {
@@ -46,6 +48,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         absent: names(absent),
         problems: vec![],
         windows: vec![window],
+        agents: vec![],
     }
 }
 
@@ -189,4 +192,42 @@ fn agents_of_nodes_that_have_just_been_selected_are_awaited() {
     let new = Finding::Placed(view(1, &[], &["a"], 0));
     let status = compute(&probe, &new, &now());
     assert!(told(&status)[1].starts_with("AgentsReady=Unknown AwaitingAgents"));
+}
+
+/// A status of one agent with so much memory, if it has told.
+fn costing(rss_bytes: Option<u64>, tier: &str) -> MapLatencyProbeStatus {
+    let mut view = view(1, &[], &[], 1);
+    view.agents = vec![AgentFacts {
+        node: "a".to_owned(),
+        tier: tier.to_owned(),
+        cost: Cost {
+            rss_bytes,
+            ..Cost::default()
+        },
+    }];
+    first(view)
+}
+
+#[test]
+fn the_hooks_and_the_cost_of_agents_are_told() {
+    let agents = costing(Some(7), "Tracepoint (Fentry refused: EPERM at load)")
+        .agents
+        .unwrap();
+    assert_eq!(agents.tiers[0].tier, "Tracepoint");
+    assert_eq!(agents.tiers[0].reasons, ["Fentry refused: EPERM at load"]);
+    let rss = agents.cost.rss.unwrap();
+    assert_eq!((rss.node.as_str(), rss.bytes), ("a", 7));
+    assert_eq!(first(view(1, &[], &["a"], 0)).agents, None);
+}
+
+#[test]
+fn a_cost_that_moves_is_no_news_but_its_first_figures_are() {
+    let known = costing(Some(7), "Fentry");
+    assert!(differs_in_cost_alone(&known, &costing(Some(8), "Fentry")));
+    assert!(differs_in_cost_alone(&known, &costing(None, "Fentry")));
+    assert!(!differs_in_cost_alone(&known, &known));
+    assert!(!differs_in_cost_alone(&known, &costing(Some(8), "TpBtf")));
+    assert!(!differs_in_cost_alone(&costing(None, "Fentry"), &known));
+    let gone = first(view(1, &[], &["a"], 0));
+    assert!(!differs_in_cost_alone(&known, &gone));
 }

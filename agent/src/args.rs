@@ -67,10 +67,15 @@ Rows:
   start delay    how long after its scheduled moment such a read began
 
 Header:
-  tier           how calls are timed; Tracepoint, at the kernel's tracepoints,
-                 is the only way in this version
+  tier           hooks by which calls are timed, and why not better ones
   window         how much of spec.windowSeconds the figures cover
   unrecorded     operations that were seen and could not be recorded, by kind
+
+Last line:
+  This agent     what the agent costs this host, renewed every ten seconds: CPU
+                 time of its process as a share of one core, with that of
+                 active reads in brackets; the time that its hooks run in, which
+                 is that of the processes they see
 
 What is not counted:
   Operations on a map before the agent has found it, within about a second of

@@ -165,7 +165,8 @@ async fn an_agent_tells_what_its_host_sees_it_use() -> Result<()> {
     let memory = cost.bpf_memory.context("no memory of BPF")?.bytes;
     let summed = last.bpf_memory(map_id);
     println!("BPF memory: told {memory}, summed {summed}");
-    within("BPF memory", memory, summed, 99..=101)?;
+    // The kernel says the same to everybody, and nothing changes between the two looks.
+    assert_eq!(memory.unsigned_abs(), summed);
 
     let rss = cost.rss.context("no RSS")?.bytes;
     println!("RSS: told {rss}, seen {}", last.rss);

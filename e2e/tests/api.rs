@@ -156,12 +156,40 @@ async fn applying_the_example_shows_a_p99_in_kubectl_get() -> Result<()> {
         })
         .await?;
     assert_is_sound(&status)?;
+    assert_tells_of_its_agent(&cluster, "refresh-incident").await?;
     assert_is_paced(&cluster, "refresh-incident").await?;
     println!(
         "{}",
         cluster.kubectl(&["get", "maplatencyprobes"]).await?.ok()?
     );
     drop(agent);
+    Ok(())
+}
+
+/// Whether the status names the hooks of the one agent, and its node for every figure of its cost.
+async fn assert_tells_of_its_agent(cluster: &Cluster, name: &str) -> Result<()> {
+    let has_cost = |it: &MapLatencyProbeStatus| {
+        let agents = it.agents.as_ref();
+        agents.is_some_and(|it| it.cost.bpf_run_time.is_some())
+    };
+    let status = cluster
+        .status("what the agent costs", name, has_cost)
+        .await?;
+    let agents = status.agents.context("agents")?;
+    let tiers: Vec<i32> = agents.tiers.iter().map(|it| it.nodes).collect();
+    assert_eq!(tiers, [1], "{agents:?}");
+    let cost = &agents.cost;
+    let (cpu, rss) = (cost.cpu.as_ref(), cost.rss.as_ref());
+    let (memory, run) = (cost.bpf_memory.as_ref(), cost.bpf_run_time.as_ref());
+    let nodes = [
+        cpu.map(|it| &it.node),
+        rss.map(|it| &it.node),
+        memory.map(|it| &it.node),
+        run.map(|it| &it.node),
+    ];
+    assert_eq!(nodes.map(|it| it.map(String::as_str)), [Some(NODE); 4]);
+    ensure!(rss.is_some_and(|it| it.bytes > 1 << 20), "{cost:?}");
+    ensure!(run.is_some_and(|it| it.parts_per_million > 0), "{cost:?}");
     Ok(())
 }
 

@@ -19,6 +19,7 @@ use maplatency_bpf::layout::{Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Probe, R
 use maplatency_core::measure::Rows;
 use maplatency_core::validate::CheckedSpec;
 
+pub use drain::Spans;
 pub use load::LoadError;
 pub use objects::Objects;
 use slots::Slots;
@@ -73,6 +74,8 @@ pub struct Drained {
     pub rows: BTreeMap<Instance, Rows>,
     /// Reads by the agent's own readers as the kernel side saw them, by probe.
     pub readers: BTreeMap<Instance, Rows>,
+    /// When callers' operations of the last slice began and ended, by probe.
+    pub spans: BTreeMap<Instance, Spans>,
     /// Operations that could not be recorded, by kind.
     pub losses: BTreeMap<String, u64>,
 }
@@ -87,6 +90,7 @@ pub struct Engine {
     losses: PerCpuArray<MapData, u64>,
     blocks: drain::Blocks,
     slots: Slots,
+    slice: u32,
     wanted: BTreeMap<u32, u32>,
     hooks: Vec<OwnedFd>,
     role: OwnedFd,
@@ -196,7 +200,11 @@ impl Engine {
 
     /// Reads everything counted so far.
     pub fn drain(&mut self) -> Result<Drained, EngineError> {
-        let mut drained = self.blocks.drain()?;
+        let over = self.slice;
+        self.slice = self.slice.wrapping_add(1);
+        let config = self.configuration()?;
+        self.set_configuration(config)?;
+        let mut drained = self.blocks.drain(over)?;
         drained.losses = self.losses()?;
         Ok(drained)
     }
@@ -237,10 +245,7 @@ impl Engine {
 
     /// Tells the kernel side what all probes together want, and tasks to forget what they remember.
     fn configure(&mut self) -> Result<(), EngineError> {
-        let mut config = self.config.get(&0, 0).map_err(|source| EngineError::Read {
-            map: "config",
-            source: source.into(),
-        })?;
+        let mut config = self.configuration()?;
         config.commands = 0;
         config.filtered_probes = 0;
         config.generation += 1;
@@ -250,6 +255,21 @@ impl Engine {
                 config.filtered_probes |= 1 << index;
             }
         }
+        self.set_configuration(config)
+    }
+
+    fn configuration(&self) -> Result<Config, EngineError> {
+        self.config.get(&0, 0).map_err(|source| EngineError::Read {
+            map: "config",
+            source: source.into(),
+        })
+    }
+
+    fn set_configuration(&mut self, config: Config) -> Result<(), EngineError> {
+        let config = Config {
+            slice: self.slice,
+            ..config
+        };
         set(&mut self.config, "config", 0, config)
     }
 }

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use maplatency_core::cost::Cost;
-use maplatency_core::measure::{NodeWindow, Rows, SeriesKey, WorstSlice};
+use maplatency_core::measure::{NodeWindow, Place, Rows, WorstSlice};
 use maplatency_core::validate::CheckedSpec;
 use maplatency_core::vocabulary::MapIdentity;
 use tokio::sync::watch;
@@ -67,8 +67,8 @@ pub struct ProbeSnapshot {
     pub within: Rows,
     /// Time that the window spans so far.
     pub span: Duration,
-    /// Each row's worst slice.
-    pub worst: BTreeMap<SeriesKey, WorstSlice>,
+    /// Each place's worst slice.
+    pub worst: BTreeMap<Place, WorstSlice>,
     /// Reads by the agent's pinned readers, as the kernel side counted them.
     pub readers: Rows,
     /// What keeps this probe from measuring all that it asks for.

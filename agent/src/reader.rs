@@ -127,6 +127,7 @@ impl Readers {
                     map_id: *map_id,
                     operation: Operation::Lookup,
                     cpu: *cpu,
+                    outcome: maplatency_core::Outcome::Success,
                 };
                 let counts = rows.entry(key).or_default();
                 counts.active_read.merge(&timed.read);

@@ -10,7 +10,7 @@ use maplatency_core::crd::status::{
     LossCount, MapLatencyProbeStatus, MapReference, OperationStatus, Percentiles, SlowRow,
     WorstSecond,
 };
-use maplatency_core::{Operation, units};
+use maplatency_core::{Operation, Outcome, units};
 
 use crate::host::Host;
 
@@ -73,6 +73,8 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
         let rows = operation_rows(&status.operations, facts.reads_actively);
         parts.push(format!("\n{}", grid(OPERATION_COLUMNS, &rows)));
     }
+    parts.extend(status.operations.iter().filter_map(batches));
+    parts.extend(status.operations.iter().filter_map(migrations));
     let worst: Vec<String> = status.operations.iter().filter_map(worst_second).collect();
     if !worst.is_empty() {
         parts.push(format!("\nWORST SECOND\n{}", worst.concat()));
@@ -161,6 +163,9 @@ fn rows_of(status: &OperationStatus, reads_actively: bool) -> Vec<Vec<String>> {
         count,
         until_user,
         kernel_window,
+        outcomes,
+        entries: _,
+        moved: _,
         worst_second: _,
         active,
     } = status;
@@ -174,6 +179,12 @@ fn rows_of(status: &OperationStatus, reads_actively: bool) -> Vec<Vec<String>> {
         ),
         latency("", "kernel window", *count, kernel_window.as_ref()),
     ];
+    // Until back in user mode, too. Where all calls did what they were called for there is nothing to add.
+    let failed = outcomes.iter().filter(|it| it.outcome != Outcome::Success);
+    rows.extend(failed.map(|it| {
+        let name = format!("  {}", it.outcome);
+        latency("", &name, it.count, Some(&it.until_user))
+    }));
     if reads_actively || active.is_some() {
         let count = active.as_ref().map_or(0, |it| it.count);
         rows.push(latency(
@@ -190,6 +201,29 @@ fn rows_of(status: &OperationStatus, reads_actively: bool) -> Vec<Vec<String>> {
         ));
     }
     rows
+}
+
+/// What one call of a batch moved, and what an element cost.
+fn batches(status: &OperationStatus) -> Option<String> {
+    let entries = status.entries?;
+    Some(format!(
+        "{}: {} entries, {} a call, {} an entry\n",
+        status.operation,
+        units::count(entries.count.unsigned_abs()),
+        entries.count / status.count.max(1),
+        duration(entries.mean_nanoseconds),
+    ))
+}
+
+fn migrations(status: &OperationStatus) -> Option<String> {
+    (status.moved > 0).then(|| {
+        format!(
+            "{}: {} of {} ended on another CPU than they began on\n",
+            status.operation,
+            units::count(status.moved.unsigned_abs()),
+            units::count(status.count.unsigned_abs()),
+        )
+    })
 }
 
 fn latency(

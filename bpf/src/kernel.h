@@ -7,6 +7,7 @@
 #define MAPLATENCY_KERNEL_H
 
 #include <linux/bpf.h>
+#include <linux/errno.h>
 #include <linux/types.h>
 #include <stdbool.h>
 
@@ -40,9 +41,54 @@ struct sched_info {
 	unsigned long long run_delay;
 };
 
+struct pid_namespace;
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1];
+};
+
+struct kernfs_node {
+	const char *name;
+	struct kernfs_node *parent;
+	__u64 id;
+};
+
+/* From 6.15 on. */
+struct kernfs_node___renamed {
+	struct kernfs_node *__parent;
+};
+
+struct cgroup {
+	struct kernfs_node *kn;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+enum cgroup_subsys_id {
+	memory_cgrp_id,
+};
+
+struct css_set {
+	struct cgroup_subsys_state *subsys[1];
+};
+
 struct task_struct {
 	unsigned int __state;
 	int tgid;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct css_set *cgroups;
+	__u64 start_boottime;
+	__u64 self_exec_id;
+	char comm[16];
 	struct files_struct *files;
 	struct sched_info sched_info;
 };
@@ -95,12 +141,10 @@ struct pt_regs___call {
 #define is_native(regs) (!(((struct pt_regs___call *)(regs))->pstate & 0x10))
 #endif
 
-/* What x86 puts where the result will be, until there is one. */
-#define ENOSYS 38
 
 /*
- * Whether the task is on its way back from bpf(2): it entered the kernel by it, has its result, and has not been in
- * user mode since. An interrupt from user mode overwrites the saved number with -1.
+ * Whether the task is on its way back from bpf(2): it entered the kernel by it, has its result, in whose place x86 puts
+ * -ENOSYS before, and has not been in user mode since. An interrupt from user mode overwrites the saved number with -1.
  *
  * Where the exit hook runs before the result is there (RESULT_AFTER_EXIT), and on arm64, which does not mark the time
  * before, a task that is preempted at the very beginning of its next bpf(2) counts as on its way back, too.

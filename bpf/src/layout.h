@@ -9,8 +9,15 @@
 /* Patterns of commands, per probe and list. */
 #define MAX_GLOBS 8
 #define BLOCK_BUCKETS 64
-/* Blocks that there is room for. */
+/* Blocks that there is room for, and how many of them only callers without a number of their own may begin. */
 #define MAX_BLOCKS 8192
+#define RESERVED_BLOCKS 1024
+/* Callers that can be told apart at once, number 0 included, which stands for all the others. */
+#define MAX_CALLERS 1024
+#define OTHER_CALLERS 0
+/* Levels of a caller's cgroup that are told, from its own upwards, and room for the name of each. */
+#define CGROUP_LEVELS 4
+#define CGROUP_NAME 96
 
 /* What a thread of the agent does; others are ROLE_NONE. */
 enum role {
@@ -33,7 +40,22 @@ enum loss {
 	LOSS_DIED = 3,
 	/* A call began while the last one of the same task was still open: a hook did not run in between. */
 	LOSS_HOOK = 4,
-	LOSS_KINDS = 5,
+	/* The caller is in a pid namespace that the agent does not see into. */
+	LOSS_NAMESPACE = 5,
+	LOSS_KINDS = 6,
+};
+
+/* How a call ended; core/src/vocabulary.rs says what each means. */
+enum outcome {
+	OUTCOME_SUCCESS = 0,
+	OUTCOME_NOT_FOUND = 1,
+	OUTCOME_FULL = 2,
+	OUTCOME_EXISTS = 3,
+	OUTCOME_BUSY = 4,
+	OUTCOME_NO_MEMORY = 5,
+	OUTCOME_INVALID = 6,
+	OUTCOME_DENIED = 7,
+	OUTCOME_OTHER = 8,
 };
 
 struct config {
@@ -42,6 +64,11 @@ struct config {
 	/* Calls and switches seen of a thread with ROLE_CHECK. */
 	__u64 checked_calls;
 	__u64 checked_switches;
+	/* The agent's own pid namespace, and how deep it lies. */
+	__u64 pid_namespace;
+	__u32 pid_level;
+	/* Rises with every drain: when something was counted is told apart by it. */
+	__u32 slice;
 	/* The agent's process in the kernel's own numbering, whatever its pid namespace. */
 	__u32 own_tgid;
 	/* Commands that any probe wants, a bit each. */
@@ -84,21 +111,63 @@ struct block_key {
 	__u32 map_id;
 	__u32 instance;
 	__u16 cpu;
+	/* Index in `callers`. */
+	__u16 caller;
 	__u8 command;
+	__u8 outcome;
 	__u8 block;
+	__u8 unused;
+};
+
+/* When the operations of one slice began and ended that were counted in a block. */
+struct span {
+	__u64 first_begin_ns;
+	__u64 last_end_ns;
 };
 
 /* 64 buckets of both latencies. Counts wrap; the reader takes differences. */
 struct block {
 	__u32 kernel_window[BLOCK_BUCKETS];
 	__u32 until_user[BLOCK_BUCKETS];
+	/* Elements that batches moved. Of operations that are counted in `until_user` here, as is all below. */
+	__u64 entries;
+	/* Of the current slice and of the last one; which of them is told by the lowest bit of its number. */
+	struct span spans[2];
+	__u32 slices[2];
+	/* Operations that ended on another CPU. */
+	__u32 moved;
+	__u32 unused;
 };
 
-_Static_assert(sizeof(struct config) == 40, "layout.rs asserts the same size");
+/* A process, between two calls of execve(2). */
+struct caller_key {
+	__u64 start_ns;
+	__u64 exec_id;
+	__u32 tgid;
+	__u32 unused;
+};
+
+/* Who that is. */
+struct caller {
+	/* When the process began, on the clock that runs on in suspend. */
+	__u64 start_ns;
+	/* The memory controller's cgroup, as kernfs numbers it; 0: there is none. */
+	__u64 cgroup_id;
+	/* In the agent's pid namespace. */
+	__u32 pid;
+	__u32 unused;
+	char command[16];
+	/* Its name, and those above it; empty at the root. */
+	char cgroup[CGROUP_LEVELS][CGROUP_NAME];
+};
+
+_Static_assert(sizeof(struct config) == 56, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct probe) == 24, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");
-_Static_assert(sizeof(struct block_key) == 12, "layout.rs asserts the same size");
-_Static_assert(sizeof(struct block) == 512, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct block_key) == 16, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct block) == 568, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct caller_key) == 24, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct caller) == 424, "layout.rs asserts the same size");
 
 #endif

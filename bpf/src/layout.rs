@@ -8,6 +8,16 @@ pub const MAX_PROBES: usize = 32;
 pub const MAX_GLOBS: usize = 8;
 /// Blocks that there is room for.
 pub const MAX_BLOCKS: u32 = 8192;
+/// How many of them only [`OTHER_CALLERS`] may begin.
+pub const RESERVED_BLOCKS: u32 = 1024;
+/// Callers that can be told apart at once, [`OTHER_CALLERS`] included.
+pub const MAX_CALLERS: u32 = 1024;
+/// The number of all callers that have none of their own.
+pub const OTHER_CALLERS: u16 = 0;
+/// Levels of a caller's cgroup that are told, from its own upwards.
+pub const CGROUP_LEVELS: usize = 4;
+/// Room for the name of each, with the zero that ends it.
+pub const CGROUP_NAME: usize = 96;
 /// Buckets in a block.
 pub const BLOCK_BUCKETS: usize = 64;
 /// Set in [`BlockKey::instance`] for reads by the agent's own readers.
@@ -39,16 +49,19 @@ pub enum Loss {
     Died = 3,
     /// A call began while the last one of the same task was still open: a hook did not run in between.
     Hook = 4,
+    /// The caller is in a pid namespace that the agent does not see into.
+    Namespace = 5,
 }
 
 impl Loss {
     /// Every kind.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Storage,
         Self::Attributes,
         Self::Blocks,
         Self::Died,
         Self::Hook,
+        Self::Namespace,
     ];
 
     /// The name in status and reports.
@@ -59,6 +72,7 @@ impl Loss {
             Self::Blocks => "HistogramFull",
             Self::Died => "TaskDied",
             Self::Hook => "HookMissed",
+            Self::Namespace => "OutsidePidNamespace",
         }
     }
 }
@@ -73,6 +87,12 @@ pub struct Config {
     pub checked_calls: u64,
     /// Switches seen of such a thread.
     pub checked_switches: u64,
+    /// The agent's own pid namespace, by address.
+    pub pid_namespace: u64,
+    /// How deep it lies.
+    pub pid_level: u32,
+    /// Rises with every drain: when something was counted is told apart by it.
+    pub slice: u32,
     /// The agent's process in the kernel's numbering.
     pub own_tgid: u32,
     /// bpf(2) commands that any probe wants, a bit each.
@@ -129,37 +149,55 @@ pub struct BlockKey {
     pub instance: u32,
     /// CPU at the entry.
     pub cpu: u16,
+    /// The caller's number, or [`OTHER_CALLERS`].
+    pub caller: u16,
     /// bpf(2) command.
     pub command: u8,
+    /// How the call ended, as `enum outcome` numbers it.
+    pub outcome: u8,
     /// Which 64 buckets.
     pub block: u8,
 }
 
 impl BlockKey {
+    /// Size of a key in the kernel, with its unused last byte.
+    pub const BYTES: usize = 16;
+
     /// From the bytes of a key.
-    pub fn from_bytes(bytes: [u8; size_of::<Self>()]) -> Self {
-        let word = |at: usize| {
-            u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
+    pub fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self {
-            map_id: word(0),
-            instance: word(4),
-            cpu: u16::from_ne_bytes([bytes[8], bytes[9]]),
-            command: bytes[10],
-            block: bytes[11],
+            map_id: number(&bytes, 0, u32::from_ne_bytes),
+            instance: number(&bytes, 4, u32::from_ne_bytes),
+            cpu: number(&bytes, 8, u16::from_ne_bytes),
+            caller: number(&bytes, 10, u16::from_ne_bytes),
+            command: bytes[12],
+            outcome: bytes[13],
+            block: bytes[14],
         }
     }
 
     /// The bytes of a key.
-    pub fn to_bytes(self) -> [u8; size_of::<Self>()] {
-        let mut bytes = [0; size_of::<Self>()];
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
         bytes[0..4].copy_from_slice(&self.map_id.to_ne_bytes());
         bytes[4..8].copy_from_slice(&self.instance.to_ne_bytes());
         bytes[8..10].copy_from_slice(&self.cpu.to_ne_bytes());
-        bytes[10] = self.command;
-        bytes[11] = self.block;
+        bytes[10..12].copy_from_slice(&self.caller.to_ne_bytes());
+        bytes[12] = self.command;
+        bytes[13] = self.outcome;
+        bytes[14] = self.block;
         bytes
     }
+}
+
+/// `struct span`: when the operations of one slice began and ended that were counted in a block, by `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Span {
+    /// The first one's begin.
+    pub first_begin_ns: u64,
+    /// The last one's end.
+    pub last_end_ns: u64,
 }
 
 /// `struct block`: 64 buckets of both latencies. Counts wrap.
@@ -170,6 +208,16 @@ pub struct Block {
     pub kernel_window: [u32; BLOCK_BUCKETS],
     /// Entry until back in user mode.
     pub until_user: [u32; BLOCK_BUCKETS],
+    /// Elements that batches moved. Of operations that are counted in `until_user` here, as is all below.
+    pub entries: u64,
+    /// Of two slices; the lowest bit of a slice's number tells which.
+    pub spans: [Span; 2],
+    /// Whose spans those are.
+    pub slices: [u32; 2],
+    /// Operations that ended on another CPU.
+    pub moved: u32,
+    /// Not used.
+    pub unused: u32,
 }
 
 impl Block {
@@ -177,39 +225,113 @@ impl Block {
     pub const EMPTY: Self = Self {
         kernel_window: [0; BLOCK_BUCKETS],
         until_user: [0; BLOCK_BUCKETS],
+        entries: 0,
+        spans: [Span {
+            first_begin_ns: 0,
+            last_end_ns: 0,
+        }; 2],
+        slices: [0; 2],
+        moved: 0,
+        unused: 0,
     };
 
     /// From the bytes of a value.
     pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Self {
-        let mut block = Self::EMPTY;
-        let words = bytes
-            .chunks_exact(4)
-            .map(|it| u32::from_ne_bytes([it[0], it[1], it[2], it[3]]));
-        let counts = block
-            .kernel_window
-            .iter_mut()
-            .chain(block.until_user.iter_mut());
-        for (count, word) in counts.zip(words) {
-            *count = word;
+        let wide = |at| number(bytes, at, u64::from_ne_bytes);
+        let word = |at| number(bytes, at, u32::from_ne_bytes);
+        let span = |at| Span {
+            first_begin_ns: wide(at),
+            last_end_ns: wide(at + 8),
+        };
+        Self {
+            kernel_window: std::array::from_fn(|it| word(4 * it)),
+            until_user: std::array::from_fn(|it| word(256 + 4 * it)),
+            entries: wide(512),
+            spans: [span(520), span(536)],
+            slices: [word(552), word(556)],
+            moved: word(560),
+            unused: 0,
         }
-        block
+    }
+
+    /// When something was counted here in a slice.
+    pub fn span(&self, slice: u32) -> Option<Span> {
+        let at = usize::from(slice & 1 == 1);
+        (self.slices[at] == slice).then_some(self.spans[at])
     }
 }
 
-const _: () = assert!(size_of::<Config>() == 40, "layout.h asserts the same size");
+/// `struct caller_key`: a process between two calls of execve(2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct CallerKey {
+    /// When the process began.
+    pub start_ns: u64,
+    /// How often a program was begun in it.
+    pub exec_id: u64,
+    /// Its id in the kernel's own numbering.
+    pub tgid: u32,
+    /// Not used.
+    pub unused: u32,
+}
+
+/// `struct caller`: who that is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Caller {
+    /// When the process began, by `CLOCK_BOOTTIME`.
+    pub start_ns: u64,
+    /// The memory controller's cgroup, as kernfs numbers it; 0: there is none.
+    pub cgroup_id: u64,
+    /// In the agent's pid namespace.
+    pub pid: u32,
+    /// The command of its main thread.
+    pub command: Vec<u8>,
+    /// Names of its cgroup and of those above; none at the root.
+    pub cgroup: Vec<Vec<u8>>,
+}
+
+impl Caller {
+    /// Size in the kernel.
+    pub const BYTES: usize = 40 + CGROUP_LEVELS * CGROUP_NAME;
+
+    /// From the bytes of a value.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let names = bytes[40..].chunks_exact(CGROUP_NAME).map(text);
+        Self {
+            start_ns: number(bytes, 0, u64::from_ne_bytes),
+            cgroup_id: number(bytes, 8, u64::from_ne_bytes),
+            pid: number(bytes, 16, u32::from_ne_bytes),
+            command: text(&bytes[24..40]),
+            cgroup: names.take_while(|it| !it.is_empty()).collect(),
+        }
+    }
+}
+
+/// The bytes before the first zero.
+fn text(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().copied().take_while(|it| *it != 0).collect()
+}
+
+fn number<const N: usize, T>(bytes: &[u8], at: usize, convert: impl Fn([u8; N]) -> T) -> T {
+    convert(std::array::from_fn(|it| bytes[at + it]))
+}
+
+const _: () = assert!(size_of::<Config>() == 56, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Probe>() == 24, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");
+const _: () = assert!(BlockKey::BYTES == 16, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Block>() == 568, "layout.h asserts the same size");
 const _: () = assert!(
-    size_of::<BlockKey>() == 12,
+    size_of::<CallerKey>() == 24,
     "layout.h asserts the same size"
 );
-const _: () = assert!(size_of::<Block>() == 512, "layout.h asserts the same size");
+const _: () = assert!(Caller::BYTES == 424, "layout.h asserts the same size");
 
 #[cfg(feature = "aya")]
 #[allow(unsafe_code, reason = "aya's marker for plain data is an unsafe trait")]
 mod pod {
-    use super::{Config, Glob, Probe, Target};
+    use super::{CallerKey, Config, Glob, Probe, Target};
 
     // SAFETY: `repr(C)`, integers only, and the sizes asserted above leave no padding.
     unsafe impl aya::Pod for Config {}
@@ -219,6 +341,8 @@ mod pod {
     unsafe impl aya::Pod for Probe {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Glob {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for CallerKey {}
 }
 
 #[cfg(test)]
@@ -231,18 +355,58 @@ mod tests {
             map_id: 0x0102_0304,
             instance: INSTANCE_READER | 7,
             cpu: 300,
+            caller: 1000,
             command: 24,
+            outcome: 8,
             block: 29,
         };
         assert_eq!(BlockKey::from_bytes(key.to_bytes()), key);
     }
 
     #[test]
-    fn the_second_half_of_a_block_is_until_user() {
-        let mut bytes = [0u8; 512];
-        bytes[4..8].copy_from_slice(&5u32.to_ne_bytes());
-        bytes[256..260].copy_from_slice(&9u32.to_ne_bytes());
+    fn the_fields_of_a_block_lie_where_the_kernel_side_has_them() {
+        let mut bytes = [0u8; 568];
+        for (at, byte) in (0u8..=u8::MAX).cycle().zip(&mut bytes) {
+            *byte = at;
+        }
         let block = Block::from_bytes(&bytes);
-        assert_eq!((block.kernel_window[1], block.until_user[0]), (5, 9));
+        // What the compiler laid out is the C layout: all fields are as wide as their offsets are even.
+        let byte = |at: usize| u8::try_from(at % 256).unwrap();
+        let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|it| byte(at + it)));
+        let wide = |at: usize| u64::from_ne_bytes(std::array::from_fn(|it| byte(at + it)));
+        assert_eq!(block.kernel_window[1], word(4));
+        assert_eq!(block.until_user[0], word(256));
+        assert_eq!(block.entries, wide(std::mem::offset_of!(Block, entries)));
+        let spans = std::mem::offset_of!(Block, spans);
+        assert_eq!(block.spans[0].first_begin_ns, wide(spans));
+        assert_eq!(block.spans[1].last_end_ns, wide(spans + 24));
+        let slices = std::mem::offset_of!(Block, slices);
+        assert_eq!(block.slices, [word(slices), word(slices + 4)]);
+        assert_eq!(block.moved, word(std::mem::offset_of!(Block, moved)));
+    }
+
+    #[test]
+    fn a_span_is_told_of_its_own_slice_only() {
+        let span = Span {
+            first_begin_ns: 1,
+            last_end_ns: 2,
+        };
+        let mut block = Block::EMPTY;
+        block.slices = [8, 7];
+        block.spans[1] = span;
+        assert_eq!(block.span(7), Some(span));
+        assert_eq!((block.span(9), block.span(6)), (None, None));
+    }
+
+    #[test]
+    fn a_caller_is_read_up_to_the_root_of_its_cgroups() {
+        let mut bytes = [0u8; Caller::BYTES];
+        bytes[16..20].copy_from_slice(&77u32.to_ne_bytes());
+        bytes[24..28].copy_from_slice(b"curl");
+        bytes[40..43].copy_from_slice(b"box");
+        bytes[136..139].copy_from_slice(b"pod");
+        let caller = Caller::from_bytes(&bytes);
+        assert_eq!((caller.pid, caller.command.as_slice()), (77, &b"curl"[..]));
+        assert_eq!(caller.cgroup, [b"box".to_vec(), b"pod".to_vec()]);
     }
 }

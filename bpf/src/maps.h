@@ -48,6 +48,12 @@ struct task_state {
 	__u64 comm[2];
 	__u32 caller_generation;
 	__u32 caller_probes;
+	/* The process's number among callers, as of a generation and a call of execve(2). */
+	__u64 named_exec_id;
+	__u32 named_generation;
+	__u32 caller;
+	/* Elements that the call moved. */
+	__u32 entries;
 	__u32 map_id;
 	__u32 probes;
 	__u32 cpu;
@@ -55,6 +61,9 @@ struct task_state {
 	__u32 attributes_size;
 	__u8 phase;
 	__u8 role;
+	__u8 outcome;
+	/* Ended on another CPU than it began. */
+	__u8 moved;
 };
 
 struct {
@@ -126,6 +135,28 @@ struct {
 	__uint(max_entries, MAX_BLOCKS);
 	__type(value, __u32);
 } free_blocks SEC(".maps");
+
+/* Which caller has which number. Preallocated for the same reason. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_CALLERS);
+	__type(key, struct caller_key);
+	__type(value, __u32);
+} caller_of SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_CALLERS);
+	__type(key, __u32);
+	__type(value, struct caller);
+} callers SEC(".maps");
+
+/* Numbers that are free. User space fills it, at the beginning with all but OTHER_CALLERS. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, MAX_CALLERS);
+	__type(value, __u32);
+} free_callers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -18,6 +18,7 @@
 
 #include <bpf/bpf_tracing.h>
 
+#include "caller.h"
 #include "filter.h"
 #include "maps.h"
 #include "record.h"
@@ -25,12 +26,14 @@
 /* One of the licences that the kernel takes as GPL-compatible (include/linux/license.h). */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Commands whose file descriptor lies behind the batch fields of union bpf_attr. */
+/* Commands whose file descriptor lies behind the batch fields of union bpf_attr, next to the number of elements. */
 #define BATCH_COMMANDS                                                                                    \
 	(1u << BPF_MAP_LOOKUP_BATCH | 1u << BPF_MAP_LOOKUP_AND_DELETE_BATCH | 1u << BPF_MAP_UPDATE_BATCH | \
 	 1u << BPF_MAP_DELETE_BATCH)
+#define BATCH_COUNT_OFFSET 32
 #define BATCH_FD_OFFSET 36
 
+_Static_assert(__builtin_offsetof(union bpf_attr, batch.count) == BATCH_COUNT_OFFSET, "uapi/linux/bpf.h");
 _Static_assert(__builtin_offsetof(union bpf_attr, batch.map_fd) == BATCH_FD_OFFSET, "uapi/linux/bpf.h");
 _Static_assert(__builtin_offsetof(union bpf_attr, map_fd) == 0, "uapi/linux/bpf.h");
 
@@ -94,18 +97,70 @@ static __always_inline int enter_call(__u32 command, __u64 attributes, __u32 att
 	return 0;
 }
 
+/* The class of a result. Not in the C library of the kernel's own: ENOTSUPP, 524. */
+static __always_inline __u8 outcome_of(long result)
+{
+	if (result >= 0)
+		return OUTCOME_SUCCESS;
+	switch (-result) {
+	case ENOENT:
+		return OUTCOME_NOT_FOUND;
+	case E2BIG:
+	case ENOSPC:
+		return OUTCOME_FULL;
+	case EEXIST:
+		return OUTCOME_EXISTS;
+	case EAGAIN:
+	case EBUSY:
+	case EINTR:
+		return OUTCOME_BUSY;
+	case ENOMEM:
+		return OUTCOME_NO_MEMORY;
+	case EINVAL:
+	case EFAULT:
+	case EOPNOTSUPP:
+	case 524:
+		return OUTCOME_INVALID;
+	case EPERM:
+	case EACCES:
+		return OUTCOME_DENIED;
+	default:
+		return OUTCOME_OTHER;
+	}
+}
+
+/*
+ * Reads the file descriptor that the caller passed, and of a batch the number of elements, which the kernel has put in
+ * place of their greatest number by now. Where it refused the call as such it has not, and nothing was moved.
+ */
+static __always_inline bool read_attributes(struct task_state *state, __u32 *fd)
+{
+	__u32 batch[2] = {};
+
+	state->entries = 0;
+	if (!(1u << state->command & BATCH_COMMANDS))
+		/* The kernel reads attributes past the caller's size as zero. */
+		return state->attributes_size < sizeof(*fd) ||
+		       !bpf_probe_read_user(fd, sizeof(*fd), (void *)state->attributes);
+	if (state->attributes_size < BATCH_FD_OFFSET + sizeof(*fd))
+		return true;
+	if (bpf_probe_read_user(batch, sizeof(batch), (void *)(state->attributes + BATCH_COUNT_OFFSET)))
+		return false;
+	if (state->outcome != OUTCOME_INVALID && state->outcome != OUTCOME_DENIED)
+		state->entries = batch[0];
+	*fd = batch[1];
+	return true;
+}
+
 /* The open file behind the descriptor that the caller passed. Null where there is none. */
 static __always_inline struct file *file_of_call(struct task_struct *task, struct task_state *state)
 {
-	__u32 offset = 1u << state->command & BATCH_COMMANDS ? BATCH_FD_OFFSET : 0;
 	struct fdtable *table;
 	struct file *file = NULL;
 	struct file **slot;
 	__u32 fd = 0;
 
-	/* The kernel reads attributes past the caller's size as zero. */
-	if (state->attributes_size >= offset + sizeof(fd) &&
-	    bpf_probe_read_user(&fd, sizeof(fd), (void *)(state->attributes + offset))) {
+	if (!read_attributes(state, &fd)) {
 		count_loss(LOSS_ATTRIBUTES);
 		return NULL;
 	}
@@ -159,7 +214,7 @@ static __always_inline __u32 probes_of(struct task_state *state, const struct co
 }
 
 /* Runs last of all at the exit of bpf(2). */
-static __always_inline int exit_call(void)
+static __always_inline int exit_call(long result)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -171,6 +226,7 @@ static __always_inline int exit_call(void)
 	if (!state || !cfg || state->phase != PHASE_IN_CALL)
 		return 0;
 	state->phase = PHASE_IDLE;
+	state->outcome = outcome_of(result);
 	file = file_of_call(task, state);
 	if (!file)
 		return 0;
@@ -190,6 +246,11 @@ static __always_inline int exit_call(void)
 		state->probes = filter_caller(state, cfg, state->probes);
 	if (!state->probes)
 		return 0;
+	if (state->role == ROLE_NONE && caller_number(task, state, cfg) == OUTSIDE) {
+		count_loss(LOSS_NAMESPACE);
+		return 0;
+	}
+	state->moved = bpf_get_smp_processor_id() != state->cpu;
 	state->exit_ns = now;
 	state->back_ns = bpf_ktime_get_ns();
 	/* Last, since a task may be preempted even here, which then belongs to its way back. */
@@ -240,22 +301,30 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 	state = bpf_task_storage_get(&tasks, next, 0, 0);
 	if (state && state->phase == PHASE_OFF_CPU) {
 		state->back_ns = bpf_ktime_get_ns();
+		state->moved |= bpf_get_smp_processor_id() != state->cpu;
 		state->phase = PHASE_RETURNING;
 	}
 	return 0;
 }
 
 /*
- * Run by the agent on itself (BPF_PROG_TEST_RUN), which tells the kernel side who it is without a word about
- * process ids: in a pid namespace the agent does not know its own.
+ * Run by the agent on itself (BPF_PROG_TEST_RUN), which tells the kernel side who it is and which processes it sees, without a
+ * word about process ids: in a pid namespace the agent does not know its own.
  */
 SEC("raw_tp/identify")
 int identify(void *ctx)
 {
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
 	struct config *cfg = configuration();
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid *number = number_at(pid, level);
 
-	if (cfg)
-		cfg->own_tgid = bpf_get_current_pid_tgid() >> 32;
+	if (!cfg)
+		return 1;
+	cfg->own_tgid = bpf_get_current_pid_tgid() >> 32;
+	cfg->pid_level = level;
+	cfg->pid_namespace = (__u64)BPF_CORE_READ(number, ns);
 	return 0;
 }
 

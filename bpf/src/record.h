@@ -7,7 +7,7 @@
 #include "maps.h"
 
 /* Takes a block that nothing is counted in. */
-static __always_inline bool take_block(__u32 *index)
+static __always_inline bool take_block(__u32 *index, bool reserved)
 {
 	__u32 zero = 0;
 	__u32 *taken;
@@ -16,7 +16,7 @@ static __always_inline bool take_block(__u32 *index)
 		return true;
 	taken = bpf_map_lookup_elem(&blocks_taken, &zero);
 	/* Looked at first, so that it does not run on and wrap when there is no room. */
-	if (!taken || *taken >= MAX_BLOCKS)
+	if (!taken || *taken >= (reserved ? MAX_BLOCKS : MAX_BLOCKS - RESERVED_BLOCKS))
 		return false;
 	*index = __sync_fetch_and_add(taken, 1);
 	return *index < MAX_BLOCKS;
@@ -38,7 +38,7 @@ __noinline int find_block(const struct block_key *key, __u32 *index)
 	own_key = *key;
 	found = bpf_map_lookup_elem(&block_of, &own_key);
 	if (!found) {
-		if (!take_block(&own_index))
+		if (!take_block(&own_index, own_key.caller == OTHER_CALLERS))
 			return 0;
 		if (!bpf_map_update_elem(&block_of, &own_key, &own_index, BPF_NOEXIST)) {
 			*index = own_index;
@@ -57,7 +57,8 @@ __noinline int find_block(const struct block_key *key, __u32 *index)
 static __always_inline bool is_same(const struct block_key *a, const struct block_key *b)
 {
 	return a->map_id == b->map_id && a->instance == b->instance && a->cpu == b->cpu &&
-	       a->command == b->command && a->block == b->block;
+	       a->caller == b->caller && a->command == b->command && a->outcome == b->outcome &&
+	       a->block == b->block;
 }
 
 /* The block for `key`, which is mostly the one of the task's last operation. */
@@ -76,18 +77,34 @@ static __always_inline struct block *block_for(struct counted *last, struct bloc
 	return bpf_map_lookup_elem(&blocks, &index);
 }
 
-static __always_inline void record_latencies(struct task_state *state, struct block_key *key,
-					     __u64 kernel_window, __u64 until_user)
+/* Notes when an operation was counted in a block. CPUs that do so at once may each miss the other's. */
+static __always_inline void note_time(struct block *block, __u32 slice, __u64 begin, __u64 end)
 {
+	struct span *span = &block->spans[slice & 1];
+
+	if (block->slices[slice & 1] != slice) {
+		block->slices[slice & 1] = slice;
+		span->first_begin_ns = begin;
+		span->last_end_ns = end;
+		return;
+	}
+	if (begin < span->first_begin_ns)
+		span->first_begin_ns = begin;
+	if (end > span->last_end_ns)
+		span->last_end_ns = end;
+}
+
+/* Counts an operation under a key, whose block this sets. False where there is no room. */
+static __always_inline bool count_under(struct task_state *state, struct block_key *key,
+					const struct config *cfg)
+{
+	__u64 kernel_window = state->exit_ns - state->call_ns;
+	__u64 until_user = state->back_ns - state->enter_ns;
 	__u32 kernel_bucket = bucket_of(kernel_window);
 	__u32 user_bucket = bucket_of(until_user);
-	struct config *cfg = configuration();
+	__u32 generation = generation_of(cfg);
 	struct block *block, *user_block;
-	__u32 generation;
 
-	if (!cfg)
-		return;
-	generation = generation_of(cfg);
 	key->block = kernel_bucket / BLOCK_BUCKETS;
 	block = block_for(&state->counted[0], key, generation);
 	user_block = block;
@@ -96,29 +113,47 @@ static __always_inline void record_latencies(struct task_state *state, struct bl
 		user_block = block_for(&state->counted[1], key, generation);
 	}
 	/* Both or none, so that the two latencies always count the same operations. */
-	if (!block || !user_block) {
-		count_loss(LOSS_BLOCKS);
-		return;
-	}
+	if (!block || !user_block)
+		return false;
 	__sync_fetch_and_add(&block->kernel_window[kernel_bucket % BLOCK_BUCKETS], 1);
 	__sync_fetch_and_add(&user_block->until_user[user_bucket % BLOCK_BUCKETS], 1);
+	note_time(user_block, *(const volatile __u32 *)&cfg->slice, state->enter_ns, state->back_ns);
+	if (state->entries)
+		__sync_fetch_and_add(&user_block->entries, state->entries);
+	if (state->moved)
+		__sync_fetch_and_add(&user_block->moved, 1);
+	return true;
 }
 
 static __always_inline void record_for(struct task_state *state, __u32 slot)
 {
 	struct probe *probe = bpf_map_lookup_elem(&probes, &slot);
+	struct config *cfg = configuration();
 	struct block_key key = {};
 
 	/* A slot may have passed to another probe since the operation began. */
-	if (!probe || state->enter_ns < probe->since_ns ||
+	if (!cfg || !probe || state->enter_ns < probe->since_ns ||
 	    !(probe->commands >> (state->command & 31) & 1))
 		return;
 	key.map_id = state->map_id;
-	key.instance = probe->instance | (state->role == ROLE_READER ? INSTANCE_READER : 0);
+	key.instance = probe->instance;
 	key.cpu = state->cpu;
+	key.caller = state->caller;
 	key.command = state->command;
-	record_latencies(state, &key, state->exit_ns - state->call_ns,
-			 state->back_ns - state->enter_ns);
+	key.outcome = state->outcome;
+	if (state->role == ROLE_READER) {
+		key.instance |= INSTANCE_READER;
+		key.caller = OTHER_CALLERS;
+	}
+	if (count_under(state, &key, cfg))
+		return;
+	/* Among the others there may still be room. */
+	if (key.caller != OTHER_CALLERS) {
+		key.caller = OTHER_CALLERS;
+		if (count_under(state, &key, cfg))
+			return;
+	}
+	count_loss(LOSS_BLOCKS);
 }
 
 /* For all probes but the first. Global functions are verified once and not on every path to them. */

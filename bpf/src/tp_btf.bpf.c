@@ -18,5 +18,5 @@ int BPF_PROG(exit_bpf, struct pt_regs *regs, long result)
 {
 	if (call_number(regs) != SYSCALL_BPF || !is_native(regs))
 		return 0;
-	return exit_call();
+	return exit_call(result);
 }

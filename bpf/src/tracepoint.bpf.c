@@ -11,6 +11,12 @@ struct sys_enter_bpf {
 	__u64 size;
 };
 
+struct sys_exit_bpf {
+	__u64 common;
+	__u64 number;
+	long result;
+};
+
 SEC("tracepoint/syscalls/sys_enter_bpf")
 int enter_bpf(struct sys_enter_bpf *ctx)
 {
@@ -18,7 +24,7 @@ int enter_bpf(struct sys_enter_bpf *ctx)
 }
 
 SEC("tracepoint/syscalls/sys_exit_bpf")
-int exit_bpf(void *ctx)
+int exit_bpf(struct sys_exit_bpf *ctx)
 {
-	return exit_call();
+	return exit_call(ctx->result);
 }

@@ -209,6 +209,11 @@ impl Histogram {
         self.buckets.last().map(|it| midpoint(it.0))
     }
 
+    /// All values together, each taken as the one that stands for its bucket.
+    pub fn sum(&self) -> u64 {
+        self.excess(0, 0)
+    }
+
     /// Time above `baseline` spent in values above `threshold`, in nanoseconds.
     pub fn excess(&self, baseline: u64, threshold: u64) -> u64 {
         self.buckets

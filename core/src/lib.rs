@@ -17,4 +17,4 @@ pub mod vocabulary;
 
 pub use crd::{MapLatencyProbe, MapLatencyProbeSpec, MapLatencyProbeStatus};
 pub use histogram::Histogram;
-pub use vocabulary::{Latency, MapIdentity, MapType, Operation};
+pub use vocabulary::{Latency, MapIdentity, MapType, Operation, Outcome};

@@ -1,10 +1,11 @@
-//! What was counted: per map × operation × CPU, cumulative and in a sliding window.
+//! What was counted: per map × operation × outcome × CPU, cumulative and in a sliding window.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::histogram::{Histogram, Percentile};
-use crate::vocabulary::{MapIdentity, Operation};
+use crate::vocabulary::{MapIdentity, Operation, Outcome};
 
 /// An operation is slow when it took more than this many times the median of its row.
 pub const SLOW_FACTOR: u64 = 4;
@@ -21,6 +22,30 @@ pub struct SeriesKey {
     pub operation: Operation,
     /// The CPU on which operations began.
     pub cpu: u32,
+    /// How they ended.
+    pub outcome: Outcome,
+}
+
+impl SeriesKey {
+    /// The same, however operations ended.
+    pub const fn place(self) -> Place {
+        Place {
+            map_id: self.map_id,
+            operation: self.operation,
+            cpu: self.cpu,
+        }
+    }
+}
+
+/// Where operations were slow, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The kernel's id of the map.
+    pub map_id: u32,
+    /// The operation.
+    pub operation: Operation,
+    /// The CPU on which operations began.
+    pub cpu: u32,
 }
 
 /// The histograms of one row.
@@ -30,6 +55,10 @@ pub struct Counts {
     pub kernel_window: Histogram,
     /// Callers' operations, entry until back in user mode.
     pub until_user: Histogram,
+    /// Elements that callers' batches moved.
+    pub entries: u64,
+    /// Callers' operations that ended on another CPU.
+    pub moved: u64,
     /// Reads by the agent's pinned thread, by its own clock.
     pub active_read: Histogram,
     /// How late those reads began.
@@ -47,11 +76,15 @@ impl Counts {
         let Self {
             kernel_window,
             until_user,
+            entries,
+            moved,
             active_read,
             active_delay,
         } = self;
         kernel_window.merge(&other.kernel_window);
         until_user.merge(&other.until_user);
+        *entries = entries.saturating_add(other.entries);
+        *moved = moved.saturating_add(other.moved);
         active_read.merge(&other.active_read);
         active_delay.merge(&other.active_delay);
     }
@@ -61,6 +94,8 @@ impl Counts {
         Some(Self {
             kernel_window: self.kernel_window.since(&earlier.kernel_window)?,
             until_user: self.until_user.since(&earlier.until_user)?,
+            entries: self.entries.checked_sub(earlier.entries)?,
+            moved: self.moved.checked_sub(earlier.moved)?,
             active_read: self.active_read.since(&earlier.active_read)?,
             active_delay: self.active_delay.since(&earlier.active_delay)?,
         })
@@ -78,6 +113,18 @@ impl Counts {
 
 /// Rows by key.
 pub type Rows = BTreeMap<SeriesKey, Counts>;
+
+/// Merges rows that differ in their outcomes alone.
+pub fn by_place(rows: &Rows) -> BTreeMap<Place, Cow<'_, Counts>> {
+    let mut places: BTreeMap<Place, Cow<'_, Counts>> = BTreeMap::new();
+    for (key, counts) in rows {
+        places
+            .entry(key.place())
+            .and_modify(|it| it.to_mut().merge(counts))
+            .or_insert(Cow::Borrowed(counts));
+    }
+    places
+}
 
 /// A cumulative state and what was added to it in the last seconds.
 ///
@@ -221,7 +268,7 @@ pub fn parts_per_million(part: u64, whole: Duration) -> u64 {
     u64::try_from(parts).unwrap_or(u64::MAX).min(1_000_000)
 }
 
-/// The slice of a row in which it lost the largest share of time.
+/// The slice in which a place lost the largest share of time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorstSlice {
     /// When it began, in microseconds since 1970 by the node's clock.
@@ -243,23 +290,22 @@ impl WorstSlice {
     }
 }
 
-/// Finds each row's worst slice. `unix_microseconds` turns the window's clock into wall time.
+/// Finds each place's worst slice. `unix_microseconds` turns the window's clock into wall time.
 pub fn worst_slices(
     window: &SlidingWindow,
     unix_microseconds: impl Fn(Duration) -> i64,
-) -> BTreeMap<SeriesKey, WorstSlice> {
-    let medians: BTreeMap<SeriesKey, u64> = window
-        .within()
-        .iter()
-        .filter_map(|(key, counts)| Some((*key, counts.until_user.percentile(Percentile::P50)?)))
+) -> BTreeMap<Place, WorstSlice> {
+    let medians: BTreeMap<Place, u64> = by_place(window.within())
+        .into_iter()
+        .filter_map(|(key, counts)| Some((key, counts.until_user.percentile(Percentile::P50)?)))
         .collect();
-    let mut worst: BTreeMap<SeriesKey, WorstSlice> = BTreeMap::new();
+    let mut worst: BTreeMap<Place, WorstSlice> = BTreeMap::new();
     for slice in window.slices() {
         // The last slice of a run may be short, and its share is told as that of a second.
         let length = slice.to.saturating_sub(slice.from).max(SECOND);
-        for (key, counts) in &slice.rows {
+        for (key, counts) in by_place(&slice.rows) {
             let (Some(median), Some(p99), Some(max)) = (
-                medians.get(key),
+                medians.get(&key),
                 counts.until_user.percentile(Percentile::P99),
                 counts.until_user.max(),
             ) else {
@@ -276,10 +322,10 @@ pub fn worst_slices(
                 ),
             };
             if worst
-                .get(key)
+                .get(&key)
                 .is_none_or(|it| it.badness() < candidate.badness())
             {
-                worst.insert(*key, candidate);
+                worst.insert(key, candidate);
             }
         }
     }
@@ -301,8 +347,8 @@ pub struct NodeWindow {
     pub span: Duration,
     /// The rows.
     pub rows: Rows,
-    /// Each row's worst slice.
-    pub worst: BTreeMap<SeriesKey, WorstSlice>,
+    /// Each place's worst slice.
+    pub worst: BTreeMap<Place, WorstSlice>,
     /// Operations that could not be recorded, by kind, since the agent began.
     pub losses: BTreeMap<String, u64>,
 }

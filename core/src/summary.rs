@@ -7,13 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::crd::status::{
-    ActiveStatus, LossCount, MapLatencyProbeStatus, MapReference, NodeCounts, OperationStatus,
-    Percentiles, SlowRow, SummaryText, WorstSecond,
+    ActiveStatus, EntriesStatus, LossCount, MapLatencyProbeStatus, MapReference, NodeCounts,
+    OperationStatus, OutcomeStatus, Percentiles, SlowRow, SummaryText, WorstSecond,
 };
 use crate::histogram::{Histogram, Percentile};
-use crate::measure::{Counts, NodeWindow, SeriesKey, WorstSlice, parts_per_million, time_lost};
+use crate::measure::{
+    Counts, NodeWindow, Place, WorstSlice, by_place, parts_per_million, time_lost,
+};
 use crate::units;
-use crate::vocabulary::Operation;
+use crate::vocabulary::{Operation, Outcome};
 
 /// Rows kept in `status.slowest`.
 const SLOWEST: usize = 10;
@@ -67,21 +69,51 @@ fn summary_text(windows: &[NodeWindow], nodes: NodeCounts) -> SummaryText {
 }
 
 fn operations(windows: &[NodeWindow]) -> Vec<OperationStatus> {
-    let mut merged: BTreeMap<Operation, Counts> = BTreeMap::new();
+    let mut merged: BTreeMap<Operation, BTreeMap<Outcome, Counts>> = BTreeMap::new();
     for (key, counts) in windows.iter().flat_map(|it| &it.rows) {
-        merged.entry(key.operation).or_default().merge(counts);
+        let outcomes = merged.entry(key.operation).or_default();
+        outcomes.entry(key.outcome).or_default().merge(counts);
     }
     merged
         .into_iter()
-        .map(|(operation, counts)| OperationStatus {
-            operation,
-            count: signed(counts.until_user.count()),
-            until_user: percentiles(&counts.until_user),
-            kernel_window: percentiles(&counts.kernel_window),
-            worst_second: worst_second(windows, operation),
-            active: active(&counts),
+        .map(|(operation, outcomes)| {
+            let mut counts = Counts::default();
+            for it in outcomes.values() {
+                counts.merge(it);
+            }
+            OperationStatus {
+                operation,
+                count: signed(counts.until_user.count()),
+                until_user: percentiles(&counts.until_user),
+                kernel_window: percentiles(&counts.kernel_window),
+                outcomes: outcomes
+                    .iter()
+                    .filter_map(|(outcome, counts)| outcome_status(*outcome, counts))
+                    .collect(),
+                entries: operation.is_batch().then(|| entries(&counts)).flatten(),
+                moved: signed(counts.moved),
+                worst_second: worst_second(windows, operation),
+                active: active(&counts),
+            }
         })
         .collect()
+}
+
+fn outcome_status(outcome: Outcome, counts: &Counts) -> Option<OutcomeStatus> {
+    Some(OutcomeStatus {
+        outcome,
+        count: signed(counts.until_user.count()),
+        until_user: percentiles(&counts.until_user)?,
+    })
+}
+
+fn entries(counts: &Counts) -> Option<EntriesStatus> {
+    // Over a value of a bucket the middle of which stands for it, so within the same 0.79 %.
+    let spent = counts.kernel_window.sum();
+    (counts.entries > 0).then(|| EntriesStatus {
+        count: signed(counts.entries),
+        mean_nanoseconds: signed(spent / counts.entries),
+    })
 }
 
 fn active(counts: &Counts) -> Option<ActiveStatus> {
@@ -121,10 +153,9 @@ fn slowest(windows: &[NodeWindow]) -> Vec<SlowRow> {
     let mut rows: Vec<SlowRow> = windows
         .iter()
         .flat_map(|window| {
-            window
-                .rows
-                .iter()
-                .filter_map(move |(key, counts)| slow_row(window, key, counts))
+            by_place(&window.rows)
+                .into_iter()
+                .filter_map(move |(place, counts)| slow_row(window, &place, &counts))
         })
         .collect();
     rows.sort_by_key(|it| {
@@ -138,7 +169,7 @@ fn slowest(windows: &[NodeWindow]) -> Vec<SlowRow> {
     rows
 }
 
-fn slow_row(window: &NodeWindow, key: &SeriesKey, counts: &Counts) -> Option<SlowRow> {
+fn slow_row(window: &NodeWindow, key: &Place, counts: &Counts) -> Option<SlowRow> {
     let median = counts.until_user.percentile(Percentile::P50)?;
     let lost = time_lost(&counts.until_user, median);
     Some(SlowRow {
@@ -195,7 +226,7 @@ fn reference(window: &NodeWindow, id: u32) -> MapReference {
     }
 }
 
-fn cpu(key: &SeriesKey) -> i32 {
+fn cpu(key: &Place) -> i32 {
     i32::try_from(key.cpu).unwrap_or(i32::MAX)
 }
 

@@ -76,6 +76,14 @@ impl Operation {
         }
     }
 
+    /// Whether one call moves many elements.
+    pub const fn is_batch(self) -> bool {
+        matches!(
+            self,
+            Self::LookupBatch | Self::LookupAndDeleteBatch | Self::UpdateBatch | Self::DeleteBatch
+        )
+    }
+
     /// The name as users write it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -93,6 +101,77 @@ impl Operation {
 }
 
 impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// How a call of bpf(2) ended.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Outcome {
+    /// It did what it was called for. For a lookup: a hit.
+    Success,
+    /// `ENOENT`. For a lookup or a deletion: a miss. For `GetNextKey` and batches also the end of the map.
+    NotFound,
+    /// `E2BIG` and `ENOSPC`: the map has no room, or a batch has none for what is in one bucket of the map.
+    Full,
+    /// `EEXIST`: there was an element where none was to be.
+    Exists,
+    /// `EAGAIN`, `EBUSY` and `EINTR`.
+    Busy,
+    /// `ENOMEM`.
+    NoMemory,
+    /// `EINVAL`, `EFAULT`, `EOPNOTSUPP` and the kernel's own `ENOTSUPP`: not with this map or these arguments.
+    Invalid,
+    /// `EPERM` and `EACCES`.
+    Denied,
+    /// Any other error.
+    OtherError,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of `enum outcome` in `bpf/src/layout.h`.
+    pub const ALL: [Self; 9] = [
+        Self::Success,
+        Self::NotFound,
+        Self::Full,
+        Self::Exists,
+        Self::Busy,
+        Self::NoMemory,
+        Self::Invalid,
+        Self::Denied,
+        Self::OtherError,
+    ];
+
+    /// The kernel side's number.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The outcome that the kernel side numbers so.
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The name as users read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "Success",
+            Self::NotFound => "NotFound",
+            Self::Full => "Full",
+            Self::Exists => "Exists",
+            Self::Busy => "Busy",
+            Self::NoMemory => "NoMemory",
+            Self::Invalid => "Invalid",
+            Self::Denied => "Denied",
+            Self::OtherError => "OtherError",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use maplatency_agent::engine::TierChoice;
 use maplatency_agent::monitor::{Monitor, ProbeSnapshot, Snapshot};
 use maplatency_bpf::{Tier, sys};
-use maplatency_core::vocabulary::{MapType, Operation};
+use maplatency_core::vocabulary::{MapType, Operation, Outcome};
 use maplatency_e2e::caller::{Caller, Done, Job, Thread};
 use maplatency_e2e::measure::{both_sides, request, snapshot, total};
 use maplatency_e2e::{not_run, wait};
@@ -69,6 +69,9 @@ fn thread(operations: &[Operation], rounds: u64, cpus: &[usize]) -> Thread {
 struct Counted {
     by_operation: BTreeMap<Operation, u64>,
     by_cpu: BTreeMap<u32, u64>,
+    by_outcome: BTreeMap<(Operation, Outcome), u64>,
+    entries: BTreeMap<Operation, u64>,
+    moved: u64,
     lost: BTreeMap<String, u64>,
     done: Done,
 }
@@ -95,6 +98,9 @@ async fn counted(monitor: &Monitor, name: &str, job: &Job) -> Result<Counted> {
     let mut counted = Counted {
         by_operation: BTreeMap::new(),
         by_cpu: BTreeMap::new(),
+        by_outcome: BTreeMap::new(),
+        entries: BTreeMap::new(),
+        moved: 0,
         lost: losses(&before, &after),
         done,
     };
@@ -107,6 +113,12 @@ async fn counted(monitor: &Monitor, name: &str, job: &Job) -> Result<Counted> {
         );
         *counted.by_operation.entry(key.operation).or_default() += count;
         *counted.by_cpu.entry(key.cpu).or_default() += count;
+        let outcome = (key.operation, key.outcome);
+        *counted.by_outcome.entry(outcome).or_default() += count;
+        if key.operation.is_batch() {
+            *counted.entries.entry(key.operation).or_default() += counts.entries;
+        }
+        counted.moved += counts.moved;
     }
     Ok(counted)
 }
@@ -220,6 +232,42 @@ async fn each_operation_is_counted_exactly() -> Result<()> {
     for map_type in [MapType::Hash, MapType::PerCpuHash, MapType::LruHash] {
         let threads = vec![thread(&Operation::ALL, 1_000, &[])];
         exactly(&monitor, map_type.as_str(), &Job { map_type, threads }).await?;
+    }
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_and_entries_are_counted_exactly() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let monitor = start()?;
+    // The map has 64 entries, and a batch 32.
+    let once = [
+        (Operation::Delete, 128, 0),
+        (Operation::LookupAndDelete, 128, 0),
+        (Operation::UpdateBatch, 100, 3_200),
+        (Operation::DeleteBatch, 1, 32),
+    ];
+    for (operation, rounds, entries) in once {
+        let job = Job {
+            map_type: MapType::Hash,
+            threads: vec![thread(&[operation], rounds, &[0])],
+        };
+        let counted = exactly(&monitor, operation.as_str(), &job).await?;
+        if may_skip(&monitor) {
+            continue;
+        }
+        let expected = if operation.is_batch() {
+            assert_eq!(counted.entries, BTreeMap::from([(operation, entries)]));
+            BTreeMap::from([((operation, Outcome::Success), rounds)])
+        } else {
+            BTreeMap::from([
+                ((operation, Outcome::Success), 64),
+                ((operation, Outcome::NotFound), rounds - 64),
+            ])
+        };
+        assert_eq!(counted.by_outcome, expected);
+        assert_eq!(counted.moved, 0, "{operation}");
     }
     monitor.stop()?;
     Ok(())

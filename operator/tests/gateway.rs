@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use maplatency_core::measure::{Counts, Rows, SeriesKey};
-use maplatency_core::{MapIdentity, Operation};
+use maplatency_core::{MapIdentity, Operation, Outcome};
 use maplatency_operator::fleet::{Fleet, Placement, Placements};
 use maplatency_operator::gateway;
 use maplatency_proto::wire::gateway_client::GatewayClient;
@@ -147,6 +147,7 @@ fn rows(count: usize) -> Rows {
         map_id: 7,
         operation: Operation::Lookup,
         cpu: 0,
+        outcome: Outcome::Success,
     };
     let counts = Counts {
         until_user: std::iter::repeat_n(500, count).collect(),

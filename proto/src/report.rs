@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use maplatency_core::cost::Cost;
-use maplatency_core::measure::{Rows, SeriesKey, WorstSlice};
+use maplatency_core::measure::{Place, Rows, WorstSlice};
 use maplatency_core::{MapIdentity, MapType};
 
 use crate::cost::{cost, cost_to_wire};
@@ -42,8 +42,8 @@ pub struct ProbeReport {
     pub maps: Vec<MapIdentity>,
     /// Cumulative since the epoch began.
     pub rows: Rows,
-    /// The worst second of each row in the agent's current window.
-    pub worst: BTreeMap<SeriesKey, WorstSlice>,
+    /// The worst second of each map, operation and CPU in the agent's current window.
+    pub worst: BTreeMap<Place, WorstSlice>,
     /// In the first report of a stream, and in the first report, that has rows of this uid and generation.
     pub beginning: Option<Beginning>,
     /// What of the spec cannot be done on this node, as sentences for users. The probe is not ready with any.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use maplatency_core::measure::{Counts, Rows, SeriesKey, WorstSlice};
-use maplatency_core::{Histogram, Operation};
+use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
+use maplatency_core::{Histogram, Operation, Outcome};
 
 use crate::invalid::{Checked, Problem, range, repeated};
 use crate::{InvalidMessage, MAX_CPU, wire};
@@ -19,14 +19,30 @@ pub(crate) fn rows(wire: Vec<wire::Row>) -> Checked<Rows> {
             until_user,
             active_read,
             active_delay,
+            outcome: outcome_number,
+            entries,
+            moved,
         } = row;
         let counts = Counts {
             kernel_window: histogram("kernel_window", kernel_window)?,
             until_user: histogram("until_user", until_user)?,
+            entries,
+            moved,
             active_read: histogram("active_read", active_read)?,
             active_delay: histogram("active_delay", active_delay)?,
         };
-        Ok((series_key(map_id, operation, cpu)?, counts))
+        let Place {
+            map_id,
+            operation,
+            cpu,
+        } = place(map_id, operation, cpu)?;
+        let key = SeriesKey {
+            map_id,
+            operation,
+            cpu,
+            outcome: outcome("outcome", outcome_number)?,
+        };
+        Ok((key, counts))
     })
 }
 
@@ -36,6 +52,8 @@ pub(crate) fn rows_to_wire(rows: Rows) -> Vec<wire::Row> {
             let Counts {
                 kernel_window,
                 until_user,
+                entries,
+                moved,
                 active_read,
                 active_delay,
             } = &counts;
@@ -47,12 +65,15 @@ pub(crate) fn rows_to_wire(rows: Rows) -> Vec<wire::Row> {
                 until_user: histogram_to_wire(until_user),
                 active_read: histogram_to_wire(active_read),
                 active_delay: histogram_to_wire(active_delay),
+                outcome: outcome_to_wire(key.outcome),
+                entries: *entries,
+                moved: *moved,
             }
         })
         .collect()
 }
 
-pub(crate) fn worst(wire: Vec<wire::WorstSlice>) -> Checked<BTreeMap<SeriesKey, WorstSlice>> {
+pub(crate) fn worst(wire: Vec<wire::WorstSlice>) -> Checked<BTreeMap<Place, WorstSlice>> {
     keyed("worst", wire, |slice| {
         let wire::WorstSlice {
             map_id,
@@ -82,11 +103,11 @@ pub(crate) fn worst(wire: Vec<wire::WorstSlice>) -> Checked<BTreeMap<SeriesKey, 
                 1_000_000,
             )?,
         };
-        Ok((series_key(map_id, operation, cpu)?, worst))
+        Ok((place(map_id, operation, cpu)?, worst))
     })
 }
 
-pub(crate) fn worst_to_wire(worst: BTreeMap<SeriesKey, WorstSlice>) -> Vec<wire::WorstSlice> {
+pub(crate) fn worst_to_wire(worst: BTreeMap<Place, WorstSlice>) -> Vec<wire::WorstSlice> {
     worst
         .into_iter()
         .map(|(key, slice)| {
@@ -133,8 +154,30 @@ pub(crate) fn operation_to_wire(operation: Operation) -> i32 {
     wire.into()
 }
 
-fn series_key(map_id: u32, operation_number: i32, cpu: u32) -> Checked<SeriesKey> {
-    Ok(SeriesKey {
+fn outcome(field: &str, wire: i32) -> Checked<Outcome> {
+    Outcome::ALL
+        .into_iter()
+        .find(|it| outcome_to_wire(*it) == wire)
+        .ok_or_else(|| InvalidMessage::new(field, Problem::Unknown(wire.into())))
+}
+
+fn outcome_to_wire(outcome: Outcome) -> i32 {
+    let wire = match outcome {
+        Outcome::Success => wire::Outcome::Success,
+        Outcome::NotFound => wire::Outcome::NotFound,
+        Outcome::Full => wire::Outcome::Full,
+        Outcome::Exists => wire::Outcome::Exists,
+        Outcome::Busy => wire::Outcome::Busy,
+        Outcome::NoMemory => wire::Outcome::NoMemory,
+        Outcome::Invalid => wire::Outcome::Invalid,
+        Outcome::Denied => wire::Outcome::Denied,
+        Outcome::OtherError => wire::Outcome::OtherError,
+    };
+    wire.into()
+}
+
+fn place(map_id: u32, operation_number: i32, cpu: u32) -> Checked<Place> {
+    Ok(Place {
         map_id: range("map_id", map_id, 1, i32::MAX)?,
         operation: operation("operation", operation_number)?,
         cpu: range("cpu", cpu, 0, MAX_CPU)?,
@@ -142,11 +185,11 @@ fn series_key(map_id: u32, operation_number: i32, cpu: u32) -> Checked<SeriesKey
 }
 
 /// Converts items into a map, each key once.
-fn keyed<T, V>(
+fn keyed<T, K: Ord, V>(
     field: &str,
     items: Vec<T>,
-    convert: impl Fn(T) -> Checked<(SeriesKey, V)>,
-) -> Checked<BTreeMap<SeriesKey, V>> {
+    convert: impl Fn(T) -> Checked<(K, V)>,
+) -> Checked<BTreeMap<K, V>> {
     let mut map = BTreeMap::new();
     for (at, item) in items.into_iter().enumerate() {
         let (key, value) = convert(item).map_err(|e| e.within(format_args!("{field}[{at}]")))?;

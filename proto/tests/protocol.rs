@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
-use maplatency_core::measure::{Counts, Rows, SeriesKey, WorstSlice};
-use maplatency_core::{Histogram, MapIdentity, MapLatencyProbeSpec, MapType, Operation};
+use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
+use maplatency_core::{Histogram, MapIdentity, MapLatencyProbeSpec, MapType, Operation, Outcome};
 use maplatency_proto::{
     AgentMessage, AssignedProbe, Assignment, Beginning, Hello, InvalidMessage, MAX_MAPS,
     MAX_PROBES, MAX_SERIES, OperatorMessage, ProbeReport, Report, wire,
@@ -31,7 +31,16 @@ fn histograms() -> impl Strategy<Value = Histogram> {
 }
 
 fn keys() -> impl Strategy<Value = SeriesKey> {
-    (1u32..1000, 0usize..9, 0u32..8192).prop_map(|(map_id, operation, cpu)| SeriesKey {
+    (places(), 0usize..9).prop_map(|(place, outcome)| SeriesKey {
+        map_id: place.map_id,
+        operation: place.operation,
+        cpu: place.cpu,
+        outcome: Outcome::ALL[outcome],
+    })
+}
+
+fn places() -> impl Strategy<Value = Place> {
+    (1u32..1000, 0usize..9, 0u32..8192).prop_map(|(map_id, operation, cpu)| Place {
         map_id,
         operation: Operation::ALL[operation],
         cpu,
@@ -44,8 +53,10 @@ prop_compose! {
         until_user in histograms(),
         active_read in histograms(),
         active_delay in histograms(),
+        entries: u64,
+        moved: u64,
     ) -> Counts {
-        Counts { kernel_window, until_user, active_read, active_delay }
+        Counts { kernel_window, until_user, entries, moved, active_read, active_delay }
     }
 }
 
@@ -81,7 +92,7 @@ prop_compose! {
         generation in 0i64..,
         maps in maps(),
         rows in rows(),
-        worst in btree_map(keys(), worst(), 0..4),
+        worst in btree_map(places(), worst(), 0..4),
         beginning in prop::option::of((0..=taken, rows())),
         problems in vec("[A-Za-zµ ]{1,40}", 0..3),
     ) -> ProbeReport {
@@ -250,6 +261,7 @@ fn report() -> wire::Report {
         map_id: 1,
         operation: Operation::Lookup,
         cpu: 0,
+        outcome: Outcome::Success,
     };
     let counts = Counts {
         until_user: [500, 700].into_iter().collect(),
@@ -276,7 +288,7 @@ fn report() -> wire::Report {
                 map_type: None,
             }],
             rows: rows.clone(),
-            worst: BTreeMap::from([(key, worst)]),
+            worst: BTreeMap::from([(key.place(), worst)]),
             beginning: Some(Beginning {
                 taken: Duration::ZERO,
                 rows,

@@ -8,18 +8,21 @@ use std::fs;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use aya::maps::{MapData, Queue};
-use maplatency_bpf::layout::{Block, BlockKey, INSTANCE_READER};
+use maplatency_bpf::layout::{Block, BlockKey, INSTANCE_READER, Span};
 use maplatency_bpf::sys::{self, UpdateFlags};
 use maplatency_core::histogram::{BLOCK, Histogram};
-use maplatency_core::measure::{Counts, Rows, SeriesKey};
-use maplatency_core::vocabulary::Operation;
+use maplatency_core::measure::{Counts, Place, Rows, SeriesKey};
+use maplatency_core::vocabulary::{Operation, Outcome};
 
 use super::{Drained, EngineError, Instance};
 
-const KEY_BYTES: usize = size_of::<BlockKey>();
+const KEY_BYTES: usize = BlockKey::BYTES;
 const INDEX_BYTES: usize = size_of::<u32>();
 /// Keys per system call; larger than any bucket of the kernel's hash is likely to be.
 const BATCH: usize = 256;
+
+/// When the operations of a slice began and ended, by place and block of buckets.
+pub type Spans = BTreeMap<Place, BTreeMap<u16, Span>>;
 
 /// The blocks of buckets, and what was read from them.
 pub(super) struct Blocks {
@@ -47,30 +50,31 @@ impl Blocks {
         }
     }
 
-    /// Adds what was counted since the last time, and gives everything since the beginning.
-    pub(super) fn drain(&mut self) -> Result<Drained, EngineError> {
+    /// Adds what was counted since the last time, and gives everything since the beginning, and when things happened
+    /// in `slice`, which is over.
+    pub(super) fn drain(&mut self, slice: u32) -> Result<Drained, EngineError> {
         self.free_rested()?;
+        let mut spans: BTreeMap<Instance, Spans> = BTreeMap::new();
         for (key, index) in self.in_use()? {
             let block = self.read(index)?;
             let before = self.last.insert(key, block).unwrap_or(Block::EMPTY);
-            let Some(operation) = Operation::from_command(u32::from(key.command)) else {
+            let Some(series) = series_of(&key) else {
                 continue;
             };
-            let series = SeriesKey {
-                map_id: key.map_id,
-                operation,
-                cpu: u32::from(key.cpu),
-            };
+            let instance = Instance(key.instance & !INSTANCE_READER);
             let side = if key.instance & INSTANCE_READER == 0 {
+                if let Some(span) = block.span(slice) {
+                    let spans = spans.entry(instance).or_default();
+                    let blocks = spans.entry(series.place()).or_default();
+                    extend(blocks.entry(u16::from(key.block)).or_insert(span), span);
+                }
                 &mut self.callers
             } else {
                 &mut self.readers
             };
-            let counts: &mut Counts = side
-                .entry(Instance(key.instance & !INSTANCE_READER))
-                .or_default()
-                .entry(series)
-                .or_default();
+            let counts: &mut Counts = side.entry(instance).or_default().entry(series).or_default();
+            counts.entries += block.entries.wrapping_sub(before.entries);
+            counts.moved += u64::from(block.moved.wrapping_sub(before.moved));
             let first = u16::from(key.block) * BLOCK;
             add(
                 &mut counts.kernel_window,
@@ -88,6 +92,7 @@ impl Blocks {
         Ok(Drained {
             rows: self.callers.clone(),
             readers: self.readers.clone(),
+            spans,
             losses: BTreeMap::new(),
         })
     }
@@ -148,6 +153,20 @@ impl Blocks {
     fn in_use(&self) -> Result<Vec<(BlockKey, u32)>, EngineError> {
         all_of(&self.block_of).map_err(unusable("block_of"))
     }
+}
+
+fn series_of(key: &BlockKey) -> Option<SeriesKey> {
+    Some(SeriesKey {
+        map_id: key.map_id,
+        operation: Operation::from_command(u32::from(key.command))?,
+        cpu: u32::from(key.cpu),
+        outcome: Outcome::from_number(key.outcome)?,
+    })
+}
+
+fn extend(span: &mut Span, by: Span) {
+    span.first_begin_ns = span.first_begin_ns.min(by.first_begin_ns);
+    span.last_end_ns = span.last_end_ns.max(by.last_end_ns);
 }
 
 fn unusable(map: &'static str) -> impl Fn(sys::Error) -> EngineError {

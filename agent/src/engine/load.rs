@@ -25,6 +25,8 @@ use crate::error::chain;
 const HOOKS: [&str; 2] = ["enter_bpf", "exit_bpf"];
 /// What the kernel calls the inside of bpf(2).
 const FUNCTION: &str = "__sys_bpf";
+/// Slices 0 and 1 would be taken for those of blocks that nothing was counted in.
+const FIRST_SLICE: u32 = 2;
 /// Calls by which the hooks prove themselves.
 const CHECK_CALLS: u64 = 16;
 
@@ -173,6 +175,7 @@ impl Engine {
                 .map(|it| program_fd(&mut ebpf, it))
                 .collect::<Result<_, _>>()?,
             slots: Slots::default(),
+            slice: FIRST_SLICE,
             wanted: std::collections::BTreeMap::new(),
             config,
             role,

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use maplatency_core::cost::Cost;
     use maplatency_core::measure::{Counts, SeriesKey};
-    use maplatency_core::{MapIdentity, Operation};
+    use maplatency_core::{MapIdentity, Operation, Outcome};
     use std::time::Duration;
 
     fn counted(rows: u32) -> Rows {
@@ -197,6 +197,7 @@ mod tests {
             map_id: 1,
             operation: Operation::Lookup,
             cpu,
+            outcome: Outcome::Success,
         };
         (0..rows).map(|cpu| (key(cpu), counts.clone())).collect()
     }

@@ -69,6 +69,9 @@ fn incident() -> MapLatencyProbeStatus {
         count: 1_534_000,
         until_user: Some(percentiles(520, 640, 1_200, 4_130_000, 57_000_000)),
         kernel_window: Some(percentiles(430, 540, 980, 1_900, 9_800)),
+        outcomes: vec![],
+        entries: None,
+        moved: 0,
         worst_second: Some(WorstSecond {
             start_time: MicroTime(Timestamp::from_microsecond(43_203_000_000 + 250_000).unwrap()),
             node: "node-a".to_owned(),
@@ -90,6 +93,9 @@ fn incident() -> MapLatencyProbeStatus {
         count: 900_000,
         until_user: Some(percentiles(410, 500, 900, 1_900, 3_990_000)),
         kernel_window: None,
+        outcomes: vec![],
+        entries: None,
+        moved: 0,
         worst_second: None,
         active: None,
     };

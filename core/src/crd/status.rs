@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::agents::AgentsStatus;
-use crate::vocabulary::{MapType, Operation};
+use crate::vocabulary::{MapType, Operation, Outcome};
 
 /// What was measured, in one window, on the selected nodes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -119,12 +119,51 @@ pub struct OperationStatus {
     /// From the entry of bpf(2) to its exit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_window: Option<Percentiles>,
+    /// The same by how the calls ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 9),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["outcome"])
+    )]
+    pub outcomes: Vec<OutcomeStatus>,
+    /// Elements that batches moved. Absent for other operations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<EntriesStatus>,
+    /// Operations that ended on another CPU than they began on.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub moved: i64,
     /// The second of the window in which one map lost most time on one CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst_second: Option<WorstSecond>,
     /// Reads by the agent's pinned threads, as they timed them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<ActiveStatus>,
+}
+
+/// Latency of the calls of one operation that ended alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutcomeStatus {
+    /// How they ended.
+    pub outcome: Outcome,
+    /// Operations by callers in the window.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// Until back in user mode.
+    pub until_user: Percentiles,
+}
+
+/// What batches moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EntriesStatus {
+    /// Elements in the window.
+    #[schemars(range(min = 0))]
+    pub count: i64,
+    /// Time inside bpf(2) per element.
+    #[schemars(range(min = 0))]
+    pub mean_nanoseconds: i64,
 }
 
 /// Quantiles by nearest rank.

@@ -7,6 +7,7 @@ const KEY: SeriesKey = SeriesKey {
     map_id: 1,
     operation: Operation::Lookup,
     cpu: 0,
+    outcome: Outcome::Success,
 };
 
 fn seconds(n: u64) -> Duration {
@@ -52,7 +53,7 @@ fn a_slice_shorter_than_a_second_is_judged_as_a_second() {
     let worst = worst_slices(&window, |_| 0);
 
     // 4 ms of a second, and not of 10 ms.
-    let lost = worst[&KEY].time_lost_parts_per_million;
+    let lost = worst[&KEY.place()].time_lost_parts_per_million;
     assert!((3_900..4_100).contains(&lost), "{lost}");
 }
 
@@ -92,7 +93,7 @@ fn the_worst_slice_is_the_one_that_lost_most_time() {
     window.advance(seconds(3), rows(&all)).unwrap();
 
     let worst = worst_slices(&window, |at| i64::try_from(at.as_micros()).unwrap());
-    let worst = &worst[&KEY];
+    let worst = &worst[&KEY.place()];
     assert_eq!(worst.start_unix_microseconds, 1_000_000);
     assert_eq!(worst.count, 908);
     assert!(worst.p99_nanoseconds < 1_000);

@@ -1,8 +1,8 @@
 //! Nodes merge without loss, and each figure comes from where it says.
 
 use super::*;
-use crate::measure::Rows;
-use crate::vocabulary::{MapIdentity, MapType};
+use crate::measure::{Rows, SeriesKey};
+use crate::vocabulary::{MapIdentity, MapType, Outcome};
 
 fn map(id: u32) -> MapIdentity {
     MapIdentity {
@@ -17,6 +17,7 @@ fn key(map_id: u32, operation: Operation, cpu: u32) -> SeriesKey {
         map_id,
         operation,
         cpu,
+        outcome: Outcome::Success,
     }
 }
 

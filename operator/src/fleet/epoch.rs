@@ -1,13 +1,11 @@
 //! What one run of one agent has measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use maplatency_core::MapIdentity;
 use maplatency_core::cost::Cost;
-use maplatency_core::measure::{
-    NodeWindow, Rows, SeriesKey, SlidingWindow, WentBackwards, WorstSlice,
-};
+use maplatency_core::measure::{NodeWindow, Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
 use maplatency_proto::{Beginning, ProbeReport, Report};
 
 use super::{Placements, Taken};
@@ -37,7 +35,7 @@ struct ProbeWindow {
     maps: Vec<MapIdentity>,
     /// Maps that matched before: their rows are still in the window, and need names.
     gone: BTreeMap<u32, MapIdentity>,
-    worst: BTreeMap<SeriesKey, WorstSlice>,
+    worst: BTreeMap<Place, WorstSlice>,
     problems: Vec<String>,
 }
 
@@ -166,10 +164,11 @@ impl Epoch {
         probe.window.expire(at);
         probe.forget();
         let rows = probe.window.within().clone();
+        let places: BTreeSet<Place> = rows.keys().map(|it| it.place()).collect();
         let worst = probe
             .worst
             .iter()
-            .filter(|(key, _)| rows.contains_key(key))
+            .filter(|(place, _)| places.contains(place))
             .map(|(key, it)| (*key, it.clone()))
             .collect();
         let window = NodeWindow {

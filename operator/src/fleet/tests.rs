@@ -3,7 +3,7 @@
 use super::*;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Counts, Rows, SeriesKey};
-use maplatency_core::{MapIdentity, Operation};
+use maplatency_core::{MapIdentity, Operation, Outcome};
 use maplatency_proto::{Beginning, ProbeReport};
 
 const UID: &str = "uid-1";
@@ -47,6 +47,7 @@ fn rows(map_id: u32, count: usize) -> Rows {
         map_id,
         operation: Operation::Lookup,
         cpu: 0,
+        outcome: Outcome::Success,
     };
     let counts = Counts {
         until_user: std::iter::repeat_n(500, count).collect(),

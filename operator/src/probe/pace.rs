@@ -91,6 +91,9 @@ mod tests {
             count,
             until_user: None,
             kernel_window: None,
+            outcomes: vec![],
+            entries: None,
+            moved: 0,
             worst_second: None,
             active: None,
         };

@@ -25,6 +25,14 @@ pub fn unix_microseconds() -> i64 {
         .unwrap_or_default()
 }
 
+/// Wall time of the machine's boot, by `CLOCK_BOOTTIME`, in microseconds since 1970.
+pub fn boot_unix_microseconds() -> i64 {
+    let now =
+        clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux since 2.6.39 has this clock");
+    let since_boot = now.tv_sec() * 1_000_000 + now.tv_nsec() / 1_000;
+    unix_microseconds() - since_boot
+}
+
 /// Sleeps until a moment of [`monotonic`], or less long when a signal comes.
 pub fn sleep_until(moment: Duration) {
     let moment = nix::sys::time::TimeSpec::from_duration(moment);

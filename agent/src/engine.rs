@@ -3,6 +3,7 @@
 //! One [`Engine`] serves every probe of the agent with one set of hooks. Nothing is pinned: when the engine is
 //! dropped, or the process dies however it dies, the kernel frees programs, maps and links.
 
+mod callers;
 mod drain;
 mod load;
 mod objects;
@@ -16,6 +17,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use maplatency_bpf::layout::{Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Probe, Role, Target};
+use maplatency_core::callers::CallerRows;
 use maplatency_core::measure::Rows;
 use maplatency_core::validate::CheckedSpec;
 
@@ -74,6 +76,8 @@ pub struct Drained {
     pub rows: BTreeMap<Instance, Rows>,
     /// Reads by the agent's own readers as the kernel side saw them, by probe.
     pub readers: BTreeMap<Instance, Rows>,
+    /// What callers added since the last drain, by probe.
+    pub callers: BTreeMap<Instance, CallerRows>,
     /// When callers' operations of the last slice began and ended, by probe.
     pub spans: BTreeMap<Instance, Spans>,
     /// Operations that could not be recorded, by kind.
@@ -89,6 +93,8 @@ pub struct Engine {
     globs: Array<MapData, Glob>,
     losses: PerCpuArray<MapData, u64>,
     blocks: drain::Blocks,
+    callers: callers::Callers,
+    callers_generation: u32,
     slots: Slots,
     slice: u32,
     wanted: BTreeMap<u32, u32>,
@@ -204,7 +210,15 @@ impl Engine {
         self.slice = self.slice.wrapping_add(1);
         let config = self.configuration()?;
         self.set_configuration(config)?;
-        let mut drained = self.blocks.drain(over)?;
+        let mut drained = self.blocks.drain(over, &mut self.callers)?;
+        let (forgotten, renumbered) = self.callers.end_drain(self.blocks.len())?;
+        self.callers_generation += u32::from(renumbered);
+        if !forgotten.is_empty() {
+            self.blocks.forget_callers(&forgotten)?;
+        }
+        if renumbered || !forgotten.is_empty() {
+            self.configure()?;
+        }
         drained.losses = self.losses()?;
         Ok(drained)
     }
@@ -268,6 +282,7 @@ impl Engine {
     fn set_configuration(&mut self, config: Config) -> Result<(), EngineError> {
         let config = Config {
             slice: self.slice,
+            callers_generation: self.callers_generation,
             ..config
         };
         set(&mut self.config, "config", 0, config)

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, WorstSlice};
 use maplatency_core::validate::CheckedSpec;
@@ -69,6 +70,8 @@ pub struct ProbeSnapshot {
     pub span: Duration,
     /// Each place's worst slice.
     pub worst: BTreeMap<Place, WorstSlice>,
+    /// Who called.
+    pub callers: Vec<CallerRow>,
     /// Reads by the agent's pinned readers, as the kernel side counted them.
     pub readers: Rows,
     /// What keeps this probe from measuring all that it asks for.
@@ -103,6 +106,7 @@ impl ProbeSnapshot {
             within: Rows::new(),
             span: Duration::ZERO,
             worst: BTreeMap::new(),
+            callers: vec![],
             readers: Rows::new(),
             problems,
         }
@@ -123,6 +127,7 @@ impl ProbeSnapshot {
             span: self.span,
             rows: self.within.clone(),
             worst: self.worst.clone(),
+            callers: self.callers.clone(),
             losses: losses.clone(),
         }
     }
@@ -353,7 +358,11 @@ impl Measuring {
         let mut snapshots = self.refused.clone();
         for probe in &mut self.probes {
             let rows = drained.rows.remove(&probe.instance()).unwrap_or_default();
-            probe.advance(now, rows);
+            let callers = drained
+                .callers
+                .remove(&probe.instance())
+                .unwrap_or_default();
+            probe.advance(now, rows, callers);
             forgotten.extend(probe.forgotten_maps(now));
             let readers = drained
                 .readers

@@ -1,5 +1,6 @@
 //! A status as text for a terminal of 100 columns.
 
+mod callers;
 mod cost;
 
 use std::time::Duration;
@@ -91,6 +92,7 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
             grid(SLOWEST_COLUMNS, &rows)
         ));
     }
+    parts.extend(callers::section(&status.callers));
     parts.extend(cost::line(&facts.cost).map(|it| format!("\n{it}")));
     parts.concat()
 }

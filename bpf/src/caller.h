@@ -114,7 +114,7 @@ __noinline __u32 number_caller(__u64 exec_id)
 static __always_inline __u32 caller_number(struct task_struct *task, struct task_state *state,
 					   const struct config *cfg)
 {
-	__u32 generation = generation_of(cfg);
+	__u32 generation = *(const volatile __u32 *)&cfg->callers_generation;
 	__u64 exec_id = task->self_exec_id;
 
 	if (state->named_generation != generation || state->named_exec_id != exec_id) {

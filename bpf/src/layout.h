@@ -77,6 +77,9 @@ struct config {
 	__u32 filtered_probes;
 	/* Changes with every change of what is wanted, and when blocks are let go: what tasks remember ends with it. */
 	__u32 generation;
+	/* Changes when callers lose their numbers. */
+	__u32 callers_generation;
+	__u32 unused;
 };
 
 /* A matched map, by id. */
@@ -161,7 +164,7 @@ struct caller {
 	char cgroup[CGROUP_LEVELS][CGROUP_NAME];
 };
 
-_Static_assert(sizeof(struct config) == 56, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct config) == 64, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct probe) == 24, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");

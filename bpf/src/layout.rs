@@ -101,6 +101,10 @@ pub struct Config {
     pub filtered_probes: u32,
     /// Changes with every change of what is wanted, and when blocks are let go: what tasks remember ends with it.
     pub generation: u32,
+    /// Changes when callers lose their numbers.
+    pub callers_generation: u32,
+    /// Not used.
+    pub unused: u32,
 }
 
 /// `struct target`, by map id.
@@ -316,7 +320,7 @@ fn number<const N: usize, T>(bytes: &[u8], at: usize, convert: impl Fn([u8; N]) 
     convert(std::array::from_fn(|it| bytes[at + it]))
 }
 
-const _: () = assert!(size_of::<Config>() == 56, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Config>() == 64, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Probe>() == 24, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");

@@ -48,7 +48,7 @@ struct task_state {
 	__u64 comm[2];
 	__u32 caller_generation;
 	__u32 caller_probes;
-	/* The process's number among callers, as of a generation and a call of execve(2). */
+	/* The process's number among callers, as of a generation of callers and a call of execve(2). */
 	__u64 named_exec_id;
 	__u32 named_generation;
 	__u32 caller;

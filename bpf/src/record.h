@@ -138,7 +138,9 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 	key.map_id = state->map_id;
 	key.instance = probe->instance;
 	key.cpu = state->cpu;
-	key.caller = state->caller;
+	/* The number may have passed to another caller since. */
+	if (state->named_generation == cfg->callers_generation)
+		key.caller = state->caller;
 	key.command = state->command;
 	key.outcome = state->outcome;
 	if (state->role == ROLE_READER) {

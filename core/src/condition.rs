@@ -166,6 +166,7 @@ mod tests {
             span: std::time::Duration::ZERO,
             rows: [].into(),
             worst: [].into(),
+            callers: vec![],
             losses: [].into(),
         }
     }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use crate::callers::CallerRow;
 use crate::histogram::{Histogram, Percentile};
 use crate::vocabulary::{MapIdentity, Operation, Outcome};
 
@@ -349,6 +350,8 @@ pub struct NodeWindow {
     pub rows: Rows,
     /// Each place's worst slice.
     pub worst: BTreeMap<Place, WorstSlice>,
+    /// Who called, those of each map that spent most time first.
+    pub callers: Vec<CallerRow>,
     /// Operations that could not be recorded, by kind, since the agent began.
     pub losses: BTreeMap<String, u64>,
 }

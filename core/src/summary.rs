@@ -6,9 +6,11 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::callers::{CallerIdentity, CallerRow};
 use crate::crd::status::{
-    ActiveStatus, EntriesStatus, LossCount, MapLatencyProbeStatus, MapReference, NodeCounts,
-    OperationStatus, OutcomeStatus, Percentiles, SlowRow, SummaryText, WorstSecond,
+    ActiveStatus, CallerStatus, EntriesStatus, LossCount, MapLatencyProbeStatus, MapReference,
+    NodeCounts, OperationStatus, OutcomeStatus, Percentiles, ProcessStatus, SlowRow, SummaryText,
+    WorstSecond,
 };
 use crate::histogram::{Histogram, Percentile};
 use crate::measure::{
@@ -19,6 +21,9 @@ use crate::vocabulary::{Operation, Outcome};
 
 /// Rows kept in `status.slowest`.
 const SLOWEST: usize = 10;
+
+/// Named rows, and rows of others, kept in `status.callers`.
+const CALLERS: usize = 10;
 
 /// Computes a whole status. Conditions and node counts are the caller's: only it knows who is missing. So are the
 /// agents, of which the windows tell nothing ([`crate::agents`]).
@@ -36,6 +41,7 @@ pub fn status(
         summary: summary_text(windows, nodes),
         operations: operations(windows),
         slowest: slowest(windows),
+        callers: callers(windows),
         losses: losses(windows),
         agents: None,
     }
@@ -183,6 +189,47 @@ fn slow_row(window: &NodeWindow, key: &Place, counts: &Counts) -> Option<SlowRow
             lost,
             window.span.max(Duration::from_secs(1)),
         )),
+    })
+}
+
+/// Named ones first, by time spent; all that are not told apart fit behind them, but for those of very many maps.
+fn callers(windows: &[NodeWindow]) -> Vec<CallerStatus> {
+    let mut rows: Vec<(&NodeWindow, &CallerRow)> = windows
+        .iter()
+        .flat_map(|window| window.callers.iter().map(move |it| (window, it)))
+        .collect();
+    rows.sort_by_key(|(_, it)| {
+        let spent = std::cmp::Reverse(it.time_spent_parts_per_million);
+        (it.caller.is_none(), spent)
+    });
+    let (named, others): (Vec<_>, Vec<_>) = rows.into_iter().partition(|it| it.1.caller.is_some());
+    let named = named.into_iter().take(CALLERS);
+    named
+        .chain(others.into_iter().take(CALLERS))
+        .map(|(window, row)| CallerStatus {
+            node: window.node.clone(),
+            map: reference(window, row.map_id),
+            operation: row.operation,
+            process: row.caller.as_ref().and_then(process),
+            callers: signed(row.callers),
+            count: signed(row.count),
+            p50_nanoseconds: signed(row.p50_nanoseconds),
+            p99_nanoseconds: signed(row.p99_nanoseconds),
+            max_nanoseconds: signed(row.max_nanoseconds),
+            time_spent_parts_per_million: signed(row.time_spent_parts_per_million),
+            time_lost_parts_per_million: signed(row.time_lost_parts_per_million),
+        })
+        .collect()
+}
+
+fn process(caller: &CallerIdentity) -> Option<ProcessStatus> {
+    Some(ProcessStatus {
+        pid: i64::from(caller.pid),
+        start_time: MicroTime(Timestamp::from_microsecond(caller.start_unix_microseconds).ok()?),
+        command: caller.command.clone(),
+        cgroup: Some(caller.cgroup.clone()).filter(|it| !it.is_empty()),
+        pod_uid: caller.container.pod_uid.clone(),
+        container_id: caller.container.container_id.clone(),
     })
 }
 

@@ -179,6 +179,7 @@ fn report(sequence: u64, total: usize) -> Report {
             }),
             problems: vec![],
             rows_withheld: false,
+            callers: vec![],
         }],
     }
 }

@@ -30,6 +30,7 @@
 use std::time::Duration;
 
 mod assignment;
+mod callers;
 mod cost;
 mod hello;
 mod invalid;
@@ -67,6 +68,8 @@ pub const MAX_MAPS: usize = 4096;
 pub const MAX_SERIES: usize = 200_000;
 /// Most kinds of loss in one report, as many as a status holds.
 pub const MAX_LOSS_KINDS: usize = 16;
+/// Most rows of callers of one probe in one report.
+pub const MAX_CALLER_ROWS: usize = 256;
 /// Most problems of one probe in one report.
 pub const MAX_PROBLEMS: usize = 16;
 /// Longest wait of an agent before it tries to reach the operator again.

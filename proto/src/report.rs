@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Place, Rows, WorstSlice};
 use maplatency_core::{MapIdentity, MapType};
 
+use crate::callers::{callers, callers_to_wire};
 use crate::cost::{cost, cost_to_wire};
 use crate::invalid::{
     Checked, Problem, each, form, length, nanoseconds, range, repeated, text, uid,
@@ -48,8 +50,10 @@ pub struct ProbeReport {
     pub beginning: Option<Beginning>,
     /// What of the spec cannot be done on this node, as sentences for users. The probe is not ready with any.
     pub problems: Vec<String>,
-    /// There was no room for the rows: `rows`, `worst` and `beginning` are empty and say nothing.
+    /// There was no room for the rows: `rows`, `worst`, `callers` and `beginning` are empty and say nothing.
     pub rows_withheld: bool,
+    /// Who called in the agent's current window, those of each map that spent most time first.
+    pub callers: Vec<CallerRow>,
 }
 
 /// The cumulative state with which the agent's current window begins.
@@ -127,10 +131,11 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             beginning,
             problems,
             rows_withheld,
+            callers: wire_callers,
         } = wire;
-        if rows_withheld && !(wire_rows.is_empty() && wire_worst.is_empty() && beginning.is_none())
-        {
-            let problem = Problem::Form("true where there are rows, worst or beginning");
+        let has_rows = !(wire_rows.is_empty() && wire_worst.is_empty() && wire_callers.is_empty());
+        if rows_withheld && (has_rows || beginning.is_some()) {
+            let problem = Problem::Form("true where there are rows, worst, callers or beginning");
             return Err(InvalidMessage::new("rows_withheld", problem));
         }
         length("problems", problems.len(), MAX_PROBLEMS)?;
@@ -145,6 +150,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
                 text("value", it, 512, "1 to 512 bytes of printable text")
             })?,
             rows_withheld,
+            callers: callers(wire_callers)?,
         })
     }
 }
@@ -160,6 +166,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             beginning,
             problems,
             rows_withheld,
+            callers,
         } = report;
         Self {
             uid,
@@ -177,6 +184,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             beginning: beginning.map(Into::into),
             problems,
             rows_withheld,
+            callers: callers_to_wire(callers),
         }
     }
 }

@@ -105,6 +105,7 @@ prop_compose! {
             beginning: beginning.map(|(taken, rows)| Beginning { taken: Duration::from_nanos(taken), rows }),
             problems,
             rows_withheld: false,
+            callers: vec![],
         }
     }
 }
@@ -295,6 +296,7 @@ fn report() -> wire::Report {
             }),
             problems: vec!["p".to_owned()],
             rows_withheld: false,
+            callers: vec![],
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {

@@ -10,10 +10,12 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use aya::maps::{MapData, Queue};
 use maplatency_bpf::layout::{Block, BlockKey, INSTANCE_READER, Span};
 use maplatency_bpf::sys::{self, UpdateFlags};
+use maplatency_core::callers::{CallerRows, CallerSeries};
 use maplatency_core::histogram::{BLOCK, Histogram};
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey};
 use maplatency_core::vocabulary::{Operation, Outcome};
 
+use super::callers::Callers;
 use super::{Drained, EngineError, Instance};
 
 const KEY_BYTES: usize = BlockKey::BYTES;
@@ -52,8 +54,13 @@ impl Blocks {
 
     /// Adds what was counted since the last time, and gives everything since the beginning, and when things happened
     /// in `slice`, which is over.
-    pub(super) fn drain(&mut self, slice: u32) -> Result<Drained, EngineError> {
+    pub(super) fn drain(
+        &mut self,
+        slice: u32,
+        callers: &mut Callers,
+    ) -> Result<Drained, EngineError> {
         self.free_rested()?;
+        let mut by_caller: BTreeMap<Instance, CallerRows> = BTreeMap::new();
         let mut spans: BTreeMap<Instance, Spans> = BTreeMap::new();
         for (key, index) in self.in_use()? {
             let block = self.read(index)?;
@@ -72,26 +79,24 @@ impl Blocks {
             } else {
                 &mut self.readers
             };
-            let counts: &mut Counts = side.entry(instance).or_default().entry(series).or_default();
-            counts.entries += block.entries.wrapping_sub(before.entries);
-            counts.moved += u64::from(block.moved.wrapping_sub(before.moved));
-            let first = u16::from(key.block) * BLOCK;
-            add(
-                &mut counts.kernel_window,
-                first,
-                &block.kernel_window,
-                &before.kernel_window,
-            );
-            add(
-                &mut counts.until_user,
-                first,
-                &block.until_user,
-                &before.until_user,
-            );
+            let counts = side.entry(instance).or_default();
+            let counts = counts.entry(series).or_default();
+            add_block(counts, key.block, &block, &before);
+            if key.instance & INSTANCE_READER == 0 && block != before {
+                let series = CallerSeries {
+                    map_id: series.map_id,
+                    caller: callers.identity(key.caller)?,
+                    operation: series.operation,
+                };
+                let counts = by_caller.entry(instance).or_default();
+                let counts = counts.entry(series).or_default();
+                add_block(counts, key.block, &block, &before);
+            }
         }
         Ok(Drained {
             rows: self.callers.clone(),
             readers: self.readers.clone(),
+            callers: by_caller,
             spans,
             losses: BTreeMap::new(),
         })
@@ -102,6 +107,16 @@ impl Blocks {
         self.callers.remove(&instance);
         self.readers.remove(&instance);
         self.forget(|key| Instance(key.instance & !INSTANCE_READER) == instance)
+    }
+
+    /// Lets go of callers. Tasks have to forget their blocks afterwards.
+    pub(super) fn forget_callers(&mut self, over: &BTreeSet<u16>) -> Result<(), EngineError> {
+        self.forget(|key| over.contains(&key.caller))
+    }
+
+    /// How many blocks count something.
+    pub(super) fn len(&self) -> usize {
+        self.last.len()
     }
 
     /// Lets go of maps. Tasks have to forget their blocks afterwards.
@@ -174,6 +189,25 @@ fn unusable(map: &'static str) -> impl Fn(sys::Error) -> EngineError {
         map,
         source: source.into(),
     }
+}
+
+/// Adds what a block gained.
+fn add_block(counts: &mut Counts, number: u8, block: &Block, before: &Block) {
+    counts.entries += block.entries.wrapping_sub(before.entries);
+    counts.moved += u64::from(block.moved.wrapping_sub(before.moved));
+    let first = u16::from(number) * BLOCK;
+    let Counts {
+        kernel_window,
+        until_user,
+        ..
+    } = counts;
+    add(
+        kernel_window,
+        first,
+        &block.kernel_window,
+        &before.kernel_window,
+    );
+    add(until_user, first, &block.until_user, &before.until_user);
 }
 
 fn add(histogram: &mut Histogram, first: u16, now: &[u32], before: &[u32]) {

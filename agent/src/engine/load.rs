@@ -15,6 +15,7 @@ use maplatency_bpf::sys;
 use tracing::{debug, info};
 
 use super::Engine;
+use super::callers::Callers;
 use super::drain::Blocks;
 use super::slots::Slots;
 use super::tier::{Refusal, RunningTier, TierChoice};
@@ -170,6 +171,17 @@ impl Engine {
                 opened(&ebpf, "blocks")?,
                 typed(&mut ebpf, "free_blocks", Queue::try_from)?,
             ),
+            callers: Callers::new(
+                typed(&mut ebpf, "caller_of", HashMap::try_from)?,
+                opened(&ebpf, "callers")?,
+                typed(&mut ebpf, "free_callers", Queue::try_from)?,
+            )
+            .map_err(|source| LoadError::Map {
+                map: "free_callers",
+                source: source.into(),
+            })?,
+            // Tasks remember generation 0 before they know any.
+            callers_generation: 1,
             hooks: ["enter_bpf", "exit_bpf", "on_switch"]
                 .into_iter()
                 .map(|it| program_fd(&mut ebpf, it))

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use maplatency_core::callers::{CALLERS_PER_MAP, CallerRows, CallerWindow};
 use maplatency_core::measure::{Rows, SlidingWindow, worst_slices};
 use maplatency_core::vocabulary::MapIdentity;
 use tracing::warn;
@@ -24,6 +25,7 @@ pub(super) struct RunningProbe {
     readers: Readers,
     reader_errors: Vec<String>,
     window: SlidingWindow,
+    callers: CallerWindow,
     began: Duration,
     live: BTreeMap<u32, MapIdentity>,
     /// Maps that are gone, and when they were missed.
@@ -44,12 +46,14 @@ impl RunningProbe {
         };
         let mut window = SlidingWindow::new(request.spec.window);
         window.begin(now, Rows::new());
+        let callers = CallerWindow::new(request.spec.window);
         Ok(Self {
             request,
             instance,
             readers,
             reader_errors: errors.iter().map(|it| chain(it)).collect(),
             window,
+            callers,
             began: now,
             live: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -102,7 +106,8 @@ impl RunningProbe {
     }
 
     /// Moves the window on to what the kernel side and the readers have counted.
-    pub(super) fn advance(&mut self, now: Duration, mut cumulative: Rows) {
+    pub(super) fn advance(&mut self, now: Duration, mut cumulative: Rows, callers: CallerRows) {
+        self.callers.advance(now, callers);
         self.readers.collect(&mut cumulative);
         if let Err(error) = self.window.advance(now, cumulative.clone()) {
             warn!(probe = %self.request.name, %error, "Began the window anew");
@@ -131,6 +136,7 @@ impl RunningProbe {
                     .unix_microseconds
                     .saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
             }),
+            callers: self.callers.rows(span, CALLERS_PER_MAP),
             readers,
             problems,
         }

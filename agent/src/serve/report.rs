@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use maplatency_core::callers::CallerRow;
 use maplatency_core::measure::Rows;
 use maplatency_proto::{
-    AssignedProbe, Beginning, MAX_LOSS_KINDS, MAX_MAPS, MAX_MESSAGE_BYTES, MAX_PROBLEMS,
-    MAX_SERIES, ProbeReport, Report, wire,
+    AssignedProbe, Beginning, MAX_CALLER_ROWS, MAX_LOSS_KINDS, MAX_MAPS, MAX_MESSAGE_BYTES,
+    MAX_PROBLEMS, MAX_SERIES, ProbeReport, Report, wire,
 };
 use prost::Message as _;
 
@@ -104,7 +105,19 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         }),
         problems: tellable(&problems),
         rows_withheld: false,
+        callers: top_callers(&probe.callers),
     }
+}
+
+/// As many as a report holds: mostly those that are told apart, which come first, and some of the others.
+fn top_callers(rows: &[CallerRow]) -> Vec<CallerRow> {
+    let named = rows.iter().filter(|it| it.caller.is_some());
+    let others = rows.iter().filter(|it| it.caller.is_none());
+    named
+        .take(MAX_CALLER_ROWS / 4 * 3)
+        .chain(others.take(MAX_CALLER_ROWS / 4))
+        .cloned()
+        .collect()
 }
 
 fn unmeasured(
@@ -123,6 +136,7 @@ fn unmeasured(
         beginning: None,
         problems: tellable(problems),
         rows_withheld: false,
+        callers: vec![],
     }
 }
 
@@ -169,6 +183,7 @@ fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Repor
         );
         largest.rows.clear();
         largest.worst.clear();
+        largest.callers.clear();
         largest.beginning = None;
         largest.rows_withheld = true;
         largest.problems.insert(0, advice);
@@ -219,6 +234,7 @@ mod tests {
             within: counted(rows),
             span: Duration::from_secs(6),
             worst: BTreeMap::new(),
+            callers: vec![],
             readers: Rows::new(),
             problems: vec![],
         }

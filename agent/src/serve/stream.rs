@@ -347,6 +347,7 @@ mod tests {
             within: BTreeMap::new(),
             span: Duration::ZERO,
             worst: BTreeMap::new(),
+            callers: vec![],
             readers: BTreeMap::new(),
             problems: vec![],
         });

@@ -38,6 +38,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
         span: Duration::from_mins(1),
         rows,
         worst: BTreeMap::new(),
+        callers: vec![],
         losses: BTreeMap::new(),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use maplatency_core::MapIdentity;
+use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
 use maplatency_proto::{Beginning, ProbeReport, Report};
@@ -36,6 +37,7 @@ struct ProbeWindow {
     /// Maps that matched before: their rows are still in the window, and need names.
     gone: BTreeMap<u32, MapIdentity>,
     worst: BTreeMap<Place, WorstSlice>,
+    callers: Vec<CallerRow>,
     problems: Vec<String>,
 }
 
@@ -103,6 +105,7 @@ impl Epoch {
             beginning,
             problems,
             rows_withheld,
+            callers,
         } = report;
         let known = self
             .windows
@@ -138,6 +141,7 @@ impl Epoch {
         probe.has_begun = true;
         probe.rename(maps);
         probe.worst = worst;
+        probe.callers = callers;
         probe.problems = problems;
         self.windows.insert(uid, probe);
         advanced
@@ -171,6 +175,11 @@ impl Epoch {
             .filter(|(place, _)| places.contains(place))
             .map(|(key, it)| (*key, it.clone()))
             .collect();
+        let called = |it: &&CallerRow| {
+            let mut places = places.iter();
+            places.any(|place| (place.map_id, place.operation) == (it.map_id, it.operation))
+        };
+        let callers = probe.callers.iter().filter(called).cloned().collect();
         let window = NodeWindow {
             node: node.to_owned(),
             boot_id: self.boot_id.clone(),
@@ -179,6 +188,7 @@ impl Epoch {
             span: probe.window.span(),
             rows,
             worst,
+            callers,
             losses: self.losses.clone(),
         };
         Some((window, probe.problems.clone()))
@@ -209,6 +219,7 @@ impl ProbeWindow {
             maps: Vec::new(),
             gone: BTreeMap::new(),
             worst: BTreeMap::new(),
+            callers: Vec::new(),
             problems: Vec::new(),
         }
     }

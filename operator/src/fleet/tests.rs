@@ -76,6 +76,7 @@ fn report(sequence: u64, taken: u64, total: usize) -> Report {
             beginning: None,
             problems: vec![],
             rows_withheld: false,
+            callers: vec![],
         }],
     }
 }

@@ -40,6 +40,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         span: Duration::ZERO,
         rows: [].into(),
         worst: [].into(),
+        callers: vec![],
         losses: [].into(),
     };
     View {

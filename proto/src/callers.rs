@@ -1,0 +1,142 @@
+//! Who called.
+
+use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
+
+use crate::invalid::{Checked, each, form, length, range};
+use crate::rows::{operation, operation_to_wire};
+use crate::{MAX_CALLER_ROWS, wire};
+
+pub(crate) fn callers(rows: Vec<wire::CallerRow>) -> Checked<Vec<CallerRow>> {
+    length("callers", rows.len(), MAX_CALLER_ROWS)?;
+    each("callers", rows, row)
+}
+
+pub(crate) fn callers_to_wire(rows: Vec<CallerRow>) -> Vec<wire::CallerRow> {
+    rows.into_iter().map(row_to_wire).collect()
+}
+
+fn row(wire: wire::CallerRow) -> Checked<CallerRow> {
+    let wire::CallerRow {
+        map_id,
+        operation: operation_number,
+        caller,
+        callers,
+        count,
+        p50_nanoseconds,
+        p99_nanoseconds,
+        max_nanoseconds,
+        time_spent_parts_per_million,
+        time_lost_parts_per_million,
+    } = wire;
+    Ok(CallerRow {
+        map_id: range("map_id", map_id, 1, i32::MAX)?,
+        operation: operation("operation", operation_number)?,
+        caller: caller
+            .map(|it| identity(it).map_err(|e| e.within("caller")))
+            .transpose()?,
+        callers,
+        count,
+        p50_nanoseconds,
+        p99_nanoseconds,
+        max_nanoseconds,
+        time_spent_parts_per_million,
+        time_lost_parts_per_million: range(
+            "time_lost_parts_per_million",
+            time_lost_parts_per_million,
+            0,
+            1_000_000,
+        )?,
+    })
+}
+
+fn row_to_wire(row: CallerRow) -> wire::CallerRow {
+    let CallerRow {
+        map_id,
+        operation,
+        caller,
+        callers,
+        count,
+        p50_nanoseconds,
+        p99_nanoseconds,
+        max_nanoseconds,
+        time_spent_parts_per_million,
+        time_lost_parts_per_million,
+    } = row;
+    wire::CallerRow {
+        map_id,
+        operation: operation_to_wire(operation),
+        caller: caller.map(identity_to_wire),
+        callers,
+        count,
+        p50_nanoseconds,
+        p99_nanoseconds,
+        max_nanoseconds,
+        time_spent_parts_per_million,
+        time_lost_parts_per_million,
+    }
+}
+
+fn identity(wire: wire::Caller) -> Checked<CallerIdentity> {
+    let wire::Caller {
+        pid,
+        start_unix_microseconds,
+        command,
+        cgroup_id,
+        cgroup,
+        pod_uid,
+        container_id,
+    } = wire;
+    let id = |field: &str, text: Option<String>| {
+        text.map(|it| {
+            form(field, it, "1 to 64 hexadecimal digits and '-'", |it| {
+                (1..=64).contains(&it.len())
+                    && it.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+            })
+        })
+        .transpose()
+    };
+    Ok(CallerIdentity {
+        pid: range("pid", pid, 1, i32::MAX)?,
+        // Up to the year 9999, the last that a timestamp can tell.
+        start_unix_microseconds: range(
+            "start_unix_microseconds",
+            start_unix_microseconds,
+            0,
+            253_402_207_200_000_000_i64,
+        )?,
+        // The kernel keeps 15 bytes; a byte that is no UTF-8 becomes three.
+        command: form("command", command, "at most 45 bytes", |it| it.len() <= 45)?,
+        cgroup_id,
+        // Four names of 95 bytes, likewise.
+        cgroup: form("cgroup", cgroup, "at most 1143 bytes", |it| {
+            it.len() <= 1_143
+        })?,
+        container: Container {
+            pod_uid: id("pod_uid", pod_uid)?,
+            container_id: id("container_id", container_id)?,
+        },
+    })
+}
+
+fn identity_to_wire(caller: CallerIdentity) -> wire::Caller {
+    let CallerIdentity {
+        pid,
+        start_unix_microseconds,
+        command,
+        cgroup_id,
+        cgroup,
+        container: Container {
+            pod_uid,
+            container_id,
+        },
+    } = caller;
+    wire::Caller {
+        pid,
+        start_unix_microseconds,
+        command,
+        cgroup_id,
+        cgroup,
+        pod_uid,
+        container_id,
+    }
+}

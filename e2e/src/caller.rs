@@ -87,6 +87,11 @@ impl Caller {
         Ok(caller)
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The id of its map.
     pub fn map_id(&self) -> u32 {
         self.map_id
@@ -124,6 +129,16 @@ pub fn run(job: &Job) -> Result<()> {
     say(&Done { moves })?;
     // The map is looked at until the other side has seen enough.
     std::io::stdin().read_line(&mut line)?;
+    Ok(())
+}
+
+/// The program's side where there is no job: looks key 0 up.
+pub fn look_up(map_id: u32, times: u64) -> Result<()> {
+    let map = Map::from_id(map_id)?;
+    let mut value = vec![0; map.value_size()];
+    for _ in 0..times {
+        map.lookup(&0u32.to_ne_bytes(), &mut value)?;
+    }
     Ok(())
 }
 

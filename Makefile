@@ -9,7 +9,7 @@ CRD := crds/maplatencyprobes.maplatency.dev.yaml
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
-.PHONY: help setup demo check test vm-test crds fmt clean
+.PHONY: help setup demo check test vm-test bench crds fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,11 @@ vm-test: ## Run the kernel tests on Debian's kernels, in virtual machines withou
 	@scripts/setup.sh vm-test
 	cargo build --workspace --locked --all-targets
 	@VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm-test
+
+bench: ## Measure what measuring costs, beside bpftrace and perf; writes docs/performance.md (idle machine)
+	@scripts/setup.sh bench
+	cargo build --release --locked -p maplatency-agent -p maplatency-bench
+	@$${CARGO_TARGET_DIR:-target}/release/maplatency-bench --agent $${CARGO_TARGET_DIR:-target}/release/maplatency-agent
 
 crds: ## Write crds/ from the Rust types
 	@scripts/setup.sh check

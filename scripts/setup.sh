@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Checks that this machine can do what the make targets need, and installs missing Debian packages.
 #
-#   scripts/setup.sh GOAL...      GOAL: check, demo, test or vm-test, after the make targets
+#   scripts/setup.sh GOAL...      GOAL: check, demo, test, vm-test or bench, after the make targets
 #
 # Everything is checked before anything is changed, so that one message names all that is missing.
 # MAPLATENCY_NO_INSTALL=1 forbids installing; missing packages are then part of that message.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for goal in "${@:?name at least one goal: check, demo, test or vm-test}"; do
+for goal in "${@:?name at least one goal: check, demo, test, vm-test or bench}"; do
   case $goal in
-    check | demo | test | vm-test) ;;
-    *) echo "error: unknown goal $goal (check, demo, test or vm-test)" >&2; exit 2 ;;
+    check | demo | test | vm-test | bench) ;;
+    *) echo "error: unknown goal $goal (check, demo, test, vm-test or bench)" >&2; exit 2 ;;
   esac
 done
 wanted() { [[ " $goals " == *" $1 "* ]]; }
@@ -49,6 +49,10 @@ missing_packages() {
   has cc || echo gcc
   header stdio.h || echo libc6-dev
   has make || echo make
+  if wanted bench; then
+    has bpftrace || echo bpftrace
+    has perf || echo linux-perf
+  fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates
   if wanted vm-test; then
     has qemu-system-x86_64 || echo qemu-system-x86

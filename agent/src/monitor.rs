@@ -15,6 +15,7 @@ use std::time::Duration;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, WorstSlice};
+use maplatency_core::spikes::Spike;
 use maplatency_core::validate::CheckedSpec;
 use maplatency_core::vocabulary::MapIdentity;
 use tokio::sync::watch;
@@ -72,6 +73,8 @@ pub struct ProbeSnapshot {
     pub worst: BTreeMap<Place, WorstSlice>,
     /// Who called.
     pub callers: Vec<CallerRow>,
+    /// Short times in which operations were far slower than in the rest of the window.
+    pub spikes: Vec<Spike>,
     /// Reads by the agent's pinned readers, as the kernel side counted them.
     pub readers: Rows,
     /// What keeps this probe from measuring all that it asks for.
@@ -107,6 +110,7 @@ impl ProbeSnapshot {
             span: Duration::ZERO,
             worst: BTreeMap::new(),
             callers: vec![],
+            spikes: vec![],
             readers: Rows::new(),
             problems,
         }
@@ -128,6 +132,7 @@ impl ProbeSnapshot {
             rows: self.within.clone(),
             worst: self.worst.clone(),
             callers: self.callers.clone(),
+            spikes: self.spikes.clone(),
             losses: losses.clone(),
         }
     }
@@ -362,7 +367,9 @@ impl Measuring {
                 .callers
                 .remove(&probe.instance())
                 .unwrap_or_default();
+            let spans = drained.spans.remove(&probe.instance()).unwrap_or_default();
             probe.advance(now, rows, callers);
+            probe.note_spikes(now, spans, self.began);
             forgotten.extend(probe.forgotten_maps(now));
             let readers = drained
                 .readers

@@ -167,6 +167,7 @@ mod tests {
             rows: [].into(),
             worst: [].into(),
             callers: vec![],
+            spikes: vec![],
             losses: [].into(),
         }
     }

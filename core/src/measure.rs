@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::callers::CallerRow;
 use crate::histogram::{Histogram, Percentile};
+use crate::spikes::Spike;
 use crate::vocabulary::{MapIdentity, Operation, Outcome};
 
 /// An operation is slow when it took more than this many times the median of its row.
@@ -352,6 +353,8 @@ pub struct NodeWindow {
     pub worst: BTreeMap<Place, WorstSlice>,
     /// Who called, those of each map that spent most time first.
     pub callers: Vec<CallerRow>,
+    /// Spikes, those first that lost most time.
+    pub spikes: Vec<Spike>,
     /// Operations that could not be recorded, by kind, since the agent began.
     pub losses: BTreeMap<String, u64>,
 }

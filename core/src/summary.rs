@@ -9,13 +9,14 @@ use k8s_openapi::jiff::Timestamp;
 use crate::callers::{CallerIdentity, CallerRow};
 use crate::crd::status::{
     ActiveStatus, CallerStatus, EntriesStatus, LossCount, MapLatencyProbeStatus, MapReference,
-    NodeCounts, OperationStatus, OutcomeStatus, Percentiles, ProcessStatus, SlowRow, SummaryText,
-    WorstSecond,
+    NodeCounts, OperationStatus, OutcomeStatus, Percentiles, ProcessStatus, SlowRow, SpikeStatus,
+    SummaryText, WorstSecond,
 };
 use crate::histogram::{Histogram, Percentile};
 use crate::measure::{
     Counts, NodeWindow, Place, WorstSlice, by_place, parts_per_million, time_lost,
 };
+use crate::spikes::Spike;
 use crate::units;
 use crate::vocabulary::{Operation, Outcome};
 
@@ -24,6 +25,11 @@ const SLOWEST: usize = 10;
 
 /// Named rows, and rows of others, kept in `status.callers`.
 const CALLERS: usize = 10;
+
+/// Spikes kept in `status.spikes`.
+const SPIKES: usize = 10;
+/// CPUs that each of them names.
+const CPUS: usize = 1024;
 
 /// Computes a whole status. Conditions and node counts are the caller's: only it knows who is missing. So are the
 /// agents, of which the windows tell nothing ([`crate::agents`]).
@@ -41,6 +47,7 @@ pub fn status(
         summary: summary_text(windows, nodes),
         operations: operations(windows),
         slowest: slowest(windows),
+        spikes: spikes(windows),
         callers: callers(windows),
         losses: losses(windows),
         agents: None,
@@ -190,6 +197,38 @@ fn slow_row(window: &NodeWindow, key: &Place, counts: &Counts) -> Option<SlowRow
             window.span.max(Duration::from_secs(1)),
         )),
     })
+}
+
+fn spikes(windows: &[NodeWindow]) -> Vec<SpikeStatus> {
+    let mut spikes: Vec<(&NodeWindow, &Spike)> = windows
+        .iter()
+        .flat_map(|window| window.spikes.iter().map(move |it| (window, it)))
+        .collect();
+    spikes.sort_by_key(|(_, it)| std::cmp::Reverse(it.time_lost_parts_per_million));
+    let nanoseconds = |it: Duration| signed(u64::try_from(it.as_nanos()).unwrap_or(u64::MAX));
+    spikes
+        .into_iter()
+        .take(SPIKES)
+        .filter_map(|(window, it)| {
+            let last = Timestamp::from_microsecond(it.last_unix_microseconds).ok()?;
+            let cpus = it.cpus.iter().take(CPUS);
+            Some(SpikeStatus {
+                node: window.node.clone(),
+                map: reference(window, it.map_id),
+                operation: it.operation,
+                cpus: cpus
+                    .map(|it| i32::try_from(*it).unwrap_or(i32::MAX))
+                    .collect(),
+                count: signed(it.count),
+                last_time: MicroTime(last),
+                period_nanoseconds: it.period.map(nanoseconds),
+                duration_nanoseconds: nanoseconds(it.duration),
+                p99_nanoseconds: signed(it.p99_nanoseconds),
+                max_nanoseconds: signed(it.max_nanoseconds),
+                time_lost_parts_per_million: signed(it.time_lost_parts_per_million),
+            })
+        })
+        .collect()
 }
 
 /// Named ones first, by time spent; all that are not told apart fit behind them, but for those of very many maps.

@@ -37,6 +37,7 @@ mod invalid;
 mod message;
 mod report;
 mod rows;
+mod spikes;
 mod url;
 
 pub use assignment::{AssignedProbe, Assignment};
@@ -70,6 +71,8 @@ pub const MAX_SERIES: usize = 200_000;
 pub const MAX_LOSS_KINDS: usize = 16;
 /// Most rows of callers of one probe in one report.
 pub const MAX_CALLER_ROWS: usize = 256;
+/// Most CPUs that a spike names.
+pub const MAX_CPUS_OF_SPIKE: usize = 1024;
 /// Most problems of one probe in one report.
 pub const MAX_PROBLEMS: usize = 16;
 /// Longest wait of an agent before it tries to reach the operator again.

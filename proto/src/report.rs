@@ -6,6 +6,7 @@ use std::time::Duration;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Place, Rows, WorstSlice};
+use maplatency_core::spikes::Spike;
 use maplatency_core::{MapIdentity, MapType};
 
 use crate::callers::{callers, callers_to_wire};
@@ -14,6 +15,7 @@ use crate::invalid::{
     Checked, Problem, each, form, length, nanoseconds, range, repeated, text, uid,
 };
 use crate::rows::{rows, rows_to_wire, worst, worst_to_wire};
+use crate::spikes::{spikes, spikes_to_wire};
 use crate::{InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SERIES, wire};
 
 /// The totals of an epoch at one moment.
@@ -54,6 +56,8 @@ pub struct ProbeReport {
     pub rows_withheld: bool,
     /// Who called in the agent's current window, those of each map that spent most time first.
     pub callers: Vec<CallerRow>,
+    /// Spikes in the agent's current window, those first that lost most time.
+    pub spikes: Vec<Spike>,
 }
 
 /// The cumulative state with which the agent's current window begins.
@@ -132,6 +136,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             problems,
             rows_withheld,
             callers: wire_callers,
+            spikes: wire_spikes,
         } = wire;
         let has_rows = !(wire_rows.is_empty() && wire_worst.is_empty() && wire_callers.is_empty());
         if rows_withheld && (has_rows || beginning.is_some()) {
@@ -151,6 +156,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             })?,
             rows_withheld,
             callers: callers(wire_callers)?,
+            spikes: spikes(wire_spikes)?,
         })
     }
 }
@@ -167,6 +173,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             problems,
             rows_withheld,
             callers,
+            spikes,
         } = report;
         Self {
             uid,
@@ -185,6 +192,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             problems,
             rows_withheld,
             callers: callers_to_wire(callers),
+            spikes: spikes_to_wire(spikes),
         }
     }
 }

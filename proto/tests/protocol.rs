@@ -106,6 +106,7 @@ prop_compose! {
             problems,
             rows_withheld: false,
             callers: vec![],
+            spikes: vec![],
         }
     }
 }
@@ -297,6 +298,7 @@ fn report() -> wire::Report {
             problems: vec!["p".to_owned()],
             rows_withheld: false,
             callers: vec![],
+            spikes: vec![],
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {

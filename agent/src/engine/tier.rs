@@ -39,7 +39,9 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(tier: Tier, error: &LoadError) -> Self {
+    /// Puts an error of loading into a few words.
+    #[must_use]
+    pub fn new(tier: Tier, error: &LoadError) -> Self {
         Self {
             tier,
             reason: reason(error),

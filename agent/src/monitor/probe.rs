@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use maplatency_core::callers::{CALLERS_PER_MAP, CallerRows, CallerWindow};
-use maplatency_core::measure::{Rows, SlidingWindow, worst_slices};
+use maplatency_core::histogram::Percentile;
+use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, worst_slices};
+use maplatency_core::spikes::{Span, SpikeWindow};
 use maplatency_core::vocabulary::MapIdentity;
 use tracing::warn;
 
 use super::{ProbeRequest, ProbeSnapshot};
-use crate::engine::{Engine, EngineError, Instance};
+use crate::engine::{Engine, EngineError, Instance, Spans};
 use crate::error::chain;
 use crate::reader::Readers;
 
@@ -26,6 +28,7 @@ pub(super) struct RunningProbe {
     reader_errors: Vec<String>,
     window: SlidingWindow,
     callers: CallerWindow,
+    spikes: SpikeWindow,
     began: Duration,
     live: BTreeMap<u32, MapIdentity>,
     /// Maps that are gone, and when they were missed.
@@ -47,6 +50,7 @@ impl RunningProbe {
         let mut window = SlidingWindow::new(request.spec.window);
         window.begin(now, Rows::new());
         let callers = CallerWindow::new(request.spec.window);
+        let spikes = SpikeWindow::new(request.spec.window);
         Ok(Self {
             request,
             instance,
@@ -54,6 +58,7 @@ impl RunningProbe {
             reader_errors: errors.iter().map(|it| chain(it)).collect(),
             window,
             callers,
+            spikes,
             began: now,
             live: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -115,9 +120,46 @@ impl RunningProbe {
         }
     }
 
+    /// Sums the newest slice up by what it lost. `spans` are by the kernel's clock, by which the agent's began at
+    /// `began`.
+    pub(super) fn note_spikes(&mut self, now: Duration, spans: Spans, began: Duration) {
+        let medians = by_place(self.window.within());
+        let since = |ns| Duration::from_nanos(ns).saturating_sub(began);
+        let spans: BTreeMap<Place, BTreeMap<u16, Span>> = spans
+            .into_iter()
+            .map(|(place, blocks)| {
+                let blocks = blocks.into_iter().map(|(block, it)| {
+                    let span = Span {
+                        first_begin: since(it.first_begin_ns),
+                        last_end: since(it.last_end_ns),
+                    };
+                    (block, span)
+                });
+                (place, blocks.collect())
+            })
+            .collect();
+        if let Some(slice) = self.window.slices().last() {
+            for (place, counts) in by_place(&slice.rows) {
+                let of_window = medians.get(&place);
+                let median = of_window.and_then(|it| it.until_user.percentile(Percentile::P50));
+                if let Some(median) = median {
+                    let spans = spans.get(&place);
+                    self.spikes
+                        .add(place, slice.to, &counts.until_user, spans, median);
+                }
+            }
+        }
+        self.spikes.expire(now);
+    }
+
     pub(super) fn snapshot(&self, readers: Rows, epoch: Epoch) -> ProbeSnapshot {
         let (cumulative, at) = self.window.newest();
         let span = self.window.span();
+        let wall = |at: Duration| {
+            epoch
+                .unix_microseconds
+                .saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
+        };
         let mut problems = self.reader_errors.clone();
         problems.extend(self.readers.problems());
         ProbeSnapshot {
@@ -131,11 +173,8 @@ impl RunningProbe {
             beginning_at: at.unwrap_or(self.began).saturating_sub(span),
             within: self.window.within().clone(),
             span,
-            worst: worst_slices(&self.window, |at| {
-                epoch
-                    .unix_microseconds
-                    .saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
-            }),
+            worst: worst_slices(&self.window, wall),
+            spikes: self.spikes.spikes(span, wall),
             callers: self.callers.rows(span, CALLERS_PER_MAP),
             readers,
             problems,

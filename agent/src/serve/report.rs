@@ -106,6 +106,7 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         problems: tellable(&problems),
         rows_withheld: false,
         callers: top_callers(&probe.callers),
+        spikes: probe.spikes.clone(),
     }
 }
 
@@ -137,6 +138,7 @@ fn unmeasured(
         problems: tellable(problems),
         rows_withheld: false,
         callers: vec![],
+        spikes: vec![],
     }
 }
 
@@ -184,6 +186,7 @@ fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Repor
         largest.rows.clear();
         largest.worst.clear();
         largest.callers.clear();
+        largest.spikes.clear();
         largest.beginning = None;
         largest.rows_withheld = true;
         largest.problems.insert(0, advice);
@@ -235,6 +238,7 @@ mod tests {
             span: Duration::from_secs(6),
             worst: BTreeMap::new(),
             callers: vec![],
+            spikes: vec![],
             readers: Rows::new(),
             problems: vec![],
         }

@@ -348,6 +348,7 @@ mod tests {
             span: Duration::ZERO,
             worst: BTreeMap::new(),
             callers: vec![],
+            spikes: vec![],
             readers: BTreeMap::new(),
             problems: vec![],
         });

@@ -39,6 +39,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
         rows,
         worst: BTreeMap::new(),
         callers: vec![],
+        spikes: vec![],
         losses: BTreeMap::new(),
     }
 }

@@ -7,6 +7,7 @@ use maplatency_core::MapIdentity;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
+use maplatency_core::spikes::Spike;
 use maplatency_proto::{Beginning, ProbeReport, Report};
 
 use super::{Placements, Taken};
@@ -38,6 +39,7 @@ struct ProbeWindow {
     gone: BTreeMap<u32, MapIdentity>,
     worst: BTreeMap<Place, WorstSlice>,
     callers: Vec<CallerRow>,
+    spikes: Vec<Spike>,
     problems: Vec<String>,
 }
 
@@ -106,6 +108,7 @@ impl Epoch {
             problems,
             rows_withheld,
             callers,
+            spikes,
         } = report;
         let known = self
             .windows
@@ -142,6 +145,7 @@ impl Epoch {
         probe.rename(maps);
         probe.worst = worst;
         probe.callers = callers;
+        probe.spikes = spikes;
         probe.problems = problems;
         self.windows.insert(uid, probe);
         advanced
@@ -175,11 +179,16 @@ impl Epoch {
             .filter(|(place, _)| places.contains(place))
             .map(|(key, it)| (*key, it.clone()))
             .collect();
-        let called = |it: &&CallerRow| {
+        let is_within = |map_id, operation| {
             let mut places = places.iter();
-            places.any(|place| (place.map_id, place.operation) == (it.map_id, it.operation))
+            places.any(|place| (place.map_id, place.operation) == (map_id, operation))
         };
-        let callers = probe.callers.iter().filter(called).cloned().collect();
+        let callers = probe.callers.iter();
+        let callers = callers.filter(|it| is_within(it.map_id, it.operation));
+        let callers = callers.cloned().collect();
+        let spikes = probe.spikes.iter();
+        let spikes = spikes.filter(|it| is_within(it.map_id, it.operation));
+        let spikes = spikes.cloned().collect();
         let window = NodeWindow {
             node: node.to_owned(),
             boot_id: self.boot_id.clone(),
@@ -189,6 +198,7 @@ impl Epoch {
             rows,
             worst,
             callers,
+            spikes,
             losses: self.losses.clone(),
         };
         Some((window, probe.problems.clone()))
@@ -220,6 +230,7 @@ impl ProbeWindow {
             gone: BTreeMap::new(),
             worst: BTreeMap::new(),
             callers: Vec::new(),
+            spikes: Vec::new(),
             problems: Vec::new(),
         }
     }

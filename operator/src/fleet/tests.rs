@@ -77,6 +77,7 @@ fn report(sequence: u64, taken: u64, total: usize) -> Report {
             problems: vec![],
             rows_withheld: false,
             callers: vec![],
+            spikes: vec![],
         }],
     }
 }

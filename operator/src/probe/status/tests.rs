@@ -41,6 +41,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         rows: [].into(),
         worst: [].into(),
         callers: vec![],
+        spikes: vec![],
         losses: [].into(),
     };
     View {

@@ -1,0 +1,346 @@
+//! Spikes: short times in which operations were far slower than in the rest of the window.
+//!
+//! Every slice of a map, operation and CPU is summed up as the time that it lost to slow operations. A slice in which
+//! much more was lost than in the others holds a spike. A CPU on which operations are slow all the time has none: that
+//! is what its percentiles tell.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::histogram::{BLOCK, Histogram, Percentile};
+use crate::measure::{Place, parts_per_million, time_lost};
+use crate::vocabulary::Operation;
+
+/// A spike that comes once, or at no regular time, lost at least this in a slice. Interrupts, timers and the agent
+/// itself cost less on a quiet machine.
+const LOST_ALONE: Duration = Duration::from_millis(10);
+/// One of those that come at regular times lost at least this.
+const LOST_REGULARLY: Duration = Duration::from_millis(1);
+/// By how many times the median distance from the median a slice has to stand out. By half of the median it has to, too.
+const DISTANCES: u64 = 8;
+/// Parts of one spike are no further from each other.
+const GAP: Duration = Duration::from_millis(200);
+/// Spikes that a period takes at least.
+const REGULAR: usize = 5;
+/// Most spikes of a probe that are told.
+pub const MAX_SPIKES: usize = 64;
+
+/// When the operations of a slice that were counted in one block of buckets began and ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first one's begin.
+    pub first_begin: Duration,
+    /// The last one's end.
+    pub last_end: Duration,
+}
+
+/// A spike, or several of which each is like the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spike {
+    /// The kernel's id of the map.
+    pub map_id: u32,
+    /// The operation.
+    pub operation: Operation,
+    /// The CPUs on which its operations began.
+    pub cpus: BTreeSet<u32>,
+    /// How often it came in the window.
+    pub count: u64,
+    /// When it came last, in microseconds since 1970 by the node's clock.
+    pub last_unix_microseconds: i64,
+    /// Between two of them, where that is regular.
+    pub period: Option<Duration>,
+    /// From the begin of the first slow operation to the end of the last; the median of all.
+    pub duration: Duration,
+    /// 99th percentile of the slow operations in it, until back in user mode, in nanoseconds.
+    pub p99_nanoseconds: u64,
+    /// The slowest.
+    pub max_nanoseconds: u64,
+    /// Time lost in them, as parts per million of the window.
+    pub time_lost_parts_per_million: u64,
+}
+
+/// What slices lost, for as long as the window is.
+#[derive(Clone, Debug)]
+pub struct SpikeWindow {
+    length: Duration,
+    places: BTreeMap<Place, VecDeque<Slice>>,
+}
+
+/// One slice of one place.
+#[derive(Clone, Debug)]
+struct Slice {
+    to: Duration,
+    lost: u64,
+    /// The operations in which most of it was lost, where it was enough for a spike.
+    slow: Option<Slow>,
+}
+
+#[derive(Clone, Debug)]
+struct Slow {
+    begin: Duration,
+    end: Duration,
+    lost: u64,
+    times: Histogram,
+}
+
+/// One spike on one or more CPUs.
+#[derive(Clone, Debug)]
+struct Event {
+    begin: Duration,
+    end: Duration,
+    cpus: BTreeSet<u32>,
+    lost: u64,
+    times: Histogram,
+}
+
+impl SpikeWindow {
+    /// An empty window.
+    pub fn new(length: Duration) -> Self {
+        Self {
+            length,
+            places: BTreeMap::new(),
+        }
+    }
+
+    /// Takes what a place counted in a slice that ended at `to`, of which the median is `median` otherwise.
+    pub fn add(
+        &mut self,
+        place: Place,
+        to: Duration,
+        until_user: &Histogram,
+        spans: Option<&BTreeMap<u16, Span>>,
+        median: u64,
+    ) {
+        let lost = time_lost(until_user, median);
+        let enough = u128::from(lost) >= LOST_REGULARLY.as_nanos();
+        let slices = self.places.entry(place).or_default();
+        let usual = median_of(slices.iter().map(|it| it.lost).collect());
+        let slow = spans
+            .filter(|_| enough && lost > usual)
+            .and_then(|it| slow_part(until_user, it, median, lost - usual));
+        slices.push_back(Slice { to, lost, slow });
+    }
+
+    /// Lets go of slices that ended before the window that ends at `now`.
+    pub fn expire(&mut self, now: Duration) {
+        let begin = now.saturating_sub(self.length);
+        self.places.retain(|_, slices| {
+            while slices.front().is_some_and(|it| it.to <= begin) {
+                slices.pop_front();
+            }
+            !slices.is_empty()
+        });
+    }
+
+    /// The spikes of a window that spans `span`, those first that lost most.
+    pub fn spikes(
+        &self,
+        span: Duration,
+        unix_microseconds: impl Fn(Duration) -> i64,
+    ) -> Vec<Spike> {
+        let mut by_operation: BTreeMap<(u32, Operation), Vec<Event>> = BTreeMap::new();
+        for (place, slices) in &self.places {
+            let key = (place.map_id, place.operation);
+            let events = by_operation.entry(key).or_default();
+            events.extend(events_of(place.cpu, slices));
+        }
+        let mut spikes = Vec::new();
+        for ((map_id, operation), events) in by_operation {
+            for (cpus, events) in by_cpus(events) {
+                let Some((events, period)) = reportable(events) else {
+                    continue;
+                };
+                let whole = Event::sum(&events);
+                let Some((last, (p99, max))) = events.last().zip(whole.percentiles()) else {
+                    continue;
+                };
+                let durations = events.iter().map(Event::nanoseconds).collect();
+                spikes.push(Spike {
+                    map_id,
+                    operation,
+                    cpus,
+                    count: events.len() as u64,
+                    last_unix_microseconds: unix_microseconds(last.begin),
+                    period,
+                    duration: Duration::from_nanos(median_of(durations)),
+                    p99_nanoseconds: p99,
+                    max_nanoseconds: max,
+                    time_lost_parts_per_million: parts_per_million(whole.lost, span),
+                });
+            }
+        }
+        spikes.sort_by_key(|it| std::cmp::Reverse(it.time_lost_parts_per_million));
+        spikes.truncate(MAX_SPIKES);
+        spikes
+    }
+}
+
+/// The blocks of the slowest operations that together make up most of the time that was lost beyond the usual. More
+/// would stretch the spike to every interrupt of its second.
+fn slow_part(
+    until_user: &Histogram,
+    spans: &BTreeMap<u16, Span>,
+    median: u64,
+    beyond: u64,
+) -> Option<Slow> {
+    let mut slow = Slow {
+        begin: Duration::MAX,
+        end: Duration::ZERO,
+        lost: 0,
+        times: Histogram::new(),
+    };
+    for (block, span) in spans.iter().rev() {
+        let of_block = until_user.buckets().filter(|it| it.0 / BLOCK == *block);
+        for (bucket, count) in of_block {
+            slow.times.add(bucket, count);
+        }
+        slow.begin = slow.begin.min(span.first_begin);
+        slow.end = slow.end.max(span.last_end);
+        slow.lost = time_lost(&slow.times, median);
+        if slow.lost >= beyond / 5 * 4 {
+            return (slow.begin < slow.end).then_some(slow);
+        }
+    }
+    None
+}
+
+/// The slices that stand out, and those of them that are parts of one spike as one.
+fn events_of(cpu: u32, slices: &VecDeque<Slice>) -> Vec<Event> {
+    let losses: Vec<u64> = slices.iter().map(|it| it.lost).collect();
+    let usual = median_of(losses.clone());
+    let distance = median_of(losses.iter().map(|it| it.abs_diff(usual)).collect());
+    let stands_out = |it: &u64| {
+        *it > usual.saturating_add(distance.saturating_mul(DISTANCES))
+            && *it > usual.saturating_add(usual / 2)
+    };
+    let mut events: Vec<Event> = Vec::new();
+    for slice in slices.iter().filter(|it| stands_out(&it.lost)) {
+        let Some(slow) = &slice.slow else {
+            continue;
+        };
+        let event = Event {
+            begin: slow.begin,
+            end: slow.end,
+            cpus: BTreeSet::from([cpu]),
+            lost: slow.lost,
+            times: slow.times.clone(),
+        };
+        match events.last_mut().filter(|it| event.begin <= it.end + GAP) {
+            Some(last) => last.merge(event),
+            None => events.push(event),
+        }
+    }
+    events
+}
+
+impl Event {
+    fn merge(&mut self, other: Self) {
+        self.begin = self.begin.min(other.begin);
+        self.end = self.end.max(other.end);
+        self.cpus.extend(other.cpus);
+        self.lost = self.lost.saturating_add(other.lost);
+        self.times.merge(&other.times);
+    }
+
+    /// What all of them took and lost together.
+    fn sum(events: &[Self]) -> Self {
+        let mut sum = Self {
+            begin: Duration::MAX,
+            end: Duration::ZERO,
+            cpus: BTreeSet::new(),
+            lost: 0,
+            times: Histogram::new(),
+        };
+        for it in events {
+            sum.merge(it.clone());
+        }
+        sum
+    }
+
+    fn percentiles(&self) -> Option<(u64, u64)> {
+        Some((self.times.percentile(Percentile::P99)?, self.times.max()?))
+    }
+
+    fn nanoseconds(&self) -> u64 {
+        let length = self.end.saturating_sub(self.begin);
+        u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn lost_at_least(&self, least: Duration) -> bool {
+        u128::from(self.lost) >= least.as_nanos()
+    }
+}
+
+/// Makes one of spikes that came at the same time on several CPUs, and tells apart those of different CPUs.
+fn by_cpus(mut events: Vec<Event>) -> BTreeMap<BTreeSet<u32>, Vec<Event>> {
+    events.sort_by_key(|it| it.begin);
+    let mut merged: Vec<Event> = Vec::new();
+    for event in events {
+        match merged.last_mut().filter(|it| event.begin <= it.end) {
+            Some(last) => last.merge(event),
+            None => merged.push(event),
+        }
+    }
+    let mut groups: BTreeMap<BTreeSet<u32>, Vec<Event>> = BTreeMap::new();
+    for event in merged {
+        groups.entry(event.cpus.clone()).or_default().push(event);
+    }
+    groups
+}
+
+/// Those that are worth a line, with their period.
+fn reportable(events: Vec<Event>) -> Option<(Vec<Event>, Option<Duration>)> {
+    let large: Vec<Event> = events
+        .iter()
+        .filter(|it| it.lost_at_least(LOST_ALONE))
+        .cloned()
+        .collect();
+    if let Some(period) = period_of(&large) {
+        return Some((large, Some(period)));
+    }
+    if let Some(period) = period_of(&events) {
+        return Some((events, Some(period)));
+    }
+    (!large.is_empty()).then_some((large, None))
+}
+
+/// The time between spikes, if most of them came that long, or a small multiple of it, after the one before.
+fn period_of(events: &[Event]) -> Option<Duration> {
+    if events.len() < REGULAR {
+        return None;
+    }
+    let begins = events.iter().map(|it| it.begin);
+    let between: Vec<u64> = begins
+        .clone()
+        .zip(begins.skip(1))
+        .map(|(a, b)| u64::try_from(b.saturating_sub(a).as_nanos()).unwrap_or(u64::MAX))
+        .collect();
+    let usual = median_of(between.clone());
+    if usual == 0 {
+        return None;
+    }
+    let regular: Vec<(u64, u64)> = between
+        .iter()
+        .map(|it| (*it, it.saturating_add(usual / 2) / usual))
+        .filter(|(time, times)| {
+            (1..=3).contains(times) && time.abs_diff(usual * times) <= usual / 10
+        })
+        .collect();
+    if regular.len() * 5 < between.len() * 4 {
+        return None;
+    }
+    let (time, times) = regular.iter().fold((0_u64, 0), |sum, it| {
+        (sum.0.saturating_add(it.0), sum.1 + it.1)
+    });
+    Some(Duration::from_nanos(time / times))
+}
+
+/// The lower one of two in the middle; 0 of none.
+fn median_of(mut values: Vec<u64>) -> u64 {
+    values.sort_unstable();
+    let middle = values.len().saturating_sub(1) / 2;
+    values.get(middle).copied().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

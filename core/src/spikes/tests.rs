@@ -1,0 +1,205 @@
+//! What people would call a spike is found, with its times, and what they would not is not.
+
+use super::*;
+use crate::histogram::bucket_of;
+
+const MEDIAN: u64 = 500;
+
+fn place(cpu: u32) -> Place {
+    Place {
+        map_id: 1,
+        operation: Operation::Lookup,
+        cpu,
+    }
+}
+
+fn milliseconds(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// A second of reads: mostly fast, some hit by interrupts, and slow ones at given times.
+struct Second {
+    times: Histogram,
+    spans: BTreeMap<u16, Span>,
+}
+
+impl Second {
+    fn quiet(number: u64) -> Self {
+        let mut second = Self {
+            times: Histogram::new(),
+            spans: BTreeMap::new(),
+        };
+        let (begin, end) = (
+            milliseconds(number * 1_000),
+            milliseconds(number * 1_000 + 999),
+        );
+        second.count(MEDIAN, 500_000, begin, end);
+        // Interrupts: as many as on an idle machine, and not always as many.
+        second.count(5_000, 400 + number * 7 % 90, begin, end);
+        second.count(60_000, number * 5 % 4, begin, end);
+        second
+    }
+
+    fn count(&mut self, nanoseconds: u64, times: u64, begin: Duration, end: Duration) {
+        if times == 0 {
+            return;
+        }
+        let bucket = bucket_of(nanoseconds);
+        self.times.add(bucket, times);
+        let span = Span {
+            first_begin: begin,
+            last_end: end,
+        };
+        let known = self.spans.entry(bucket / BLOCK).or_insert(span);
+        known.first_begin = known.first_begin.min(begin);
+        known.last_end = known.last_end.max(end);
+    }
+}
+
+/// Seconds, in some of which reads of 4 ms follow each other: from when, in milliseconds, and how many.
+fn window(seconds: u64, slow: &[(u64, u64)], cpu: u32, window: &mut SpikeWindow) {
+    for number in 0..seconds {
+        let mut second = Second::quiet(number);
+        for (from, times) in slow.iter().filter(|it| it.0 / 1_000 == number) {
+            let end = milliseconds(from + 4 * times);
+            second.count(4_000_000, *times, milliseconds(*from), end);
+        }
+        let to = milliseconds(number * 1_000 + 1_000);
+        window.add(place(cpu), to, &second.times, Some(&second.spans), MEDIAN);
+        window.expire(to);
+    }
+}
+
+fn spikes(seconds: u64, slow: &[(u64, u64)]) -> Vec<Spike> {
+    let mut all = SpikeWindow::new(Duration::from_mins(10));
+    window(seconds, slow, 0, &mut all);
+    all.spikes(Duration::from_secs(seconds), micros)
+}
+
+fn micros(at: Duration) -> i64 {
+    i64::try_from(at.as_micros()).unwrap()
+}
+
+#[test]
+fn ten_quiet_minutes_have_no_spike() {
+    assert_eq!(spikes(600, &[]), []);
+}
+
+#[test]
+fn now_and_then_an_operation_of_some_milliseconds_is_no_spike() {
+    let slow: Vec<_> = [7, 19, 80, 81, 200, 203, 340, 555]
+        .map(|it| (it * 1_000 + it, 1))
+        .into();
+    assert_eq!(spikes(600, &slow), []);
+}
+
+#[test]
+fn five_regular_spikes_are_told_with_their_period_and_length() {
+    // Every 4 s, give or take 50 ms, ten reads of 4 ms each.
+    let slow: Vec<_> = [300, 4_340, 8_270, 12_310, 16_290]
+        .map(|it| (it, 10))
+        .into();
+    let [spike] = &spikes(18, &slow)[..] else {
+        panic!("not one: {:?}", spikes(18, &slow));
+    };
+    let period = spike.period.expect("they are regular");
+    assert!(
+        period.abs_diff(milliseconds(4_000)) < milliseconds(40),
+        "{period:?}"
+    );
+    assert_eq!(spike.duration, milliseconds(40));
+    assert_eq!(spike.cpus, BTreeSet::from([0]));
+    assert_eq!((spike.count, spike.last_unix_microseconds), (5, 16_290_000));
+    assert!(spike.p99_nanoseconds.abs_diff(4_000_000) <= 40_000);
+    // Five times 40 ms of 18 s.
+    assert!(
+        spike.time_lost_parts_per_million.abs_diff(11_111) < 200,
+        "{spike:?}"
+    );
+}
+
+#[test]
+fn small_spikes_count_only_if_they_are_regular() {
+    let regular: Vec<_> = (0..10).map(|it| (it * 3_000 + 100, 1)).collect();
+    let [spike] = &spikes(30, &regular)[..] else {
+        panic!("not one: {:?}", spikes(30, &regular));
+    };
+    // Nothing is usual yet in the first second, so its interrupts count as part of the spike.
+    let period = spike.period.expect("they are regular");
+    assert!(
+        period.abs_diff(milliseconds(3_000)) < milliseconds(30),
+        "{period:?}"
+    );
+    let at_any_time: Vec<_> = [100, 1_900, 6_000, 7_100, 14_500, 19_000, 29_000]
+        .map(|it| (it, 1))
+        .into();
+    assert_eq!(spikes(30, &at_any_time), []);
+}
+
+#[test]
+fn one_that_was_missed_does_not_spoil_the_period() {
+    let slow: Vec<_> = [0, 4, 8, 16, 20, 24, 28]
+        .map(|it| (it * 1_000 + 200, 10))
+        .into();
+    assert_eq!(spikes(30, &slow)[0].period, Some(milliseconds(4_000)));
+}
+
+#[test]
+fn a_single_large_one_is_told_without_a_period() {
+    let [spike] = &spikes(60, &[(33_000, 10)])[..] else {
+        panic!("not one");
+    };
+    assert_eq!((spike.period, spike.count), (None, 1));
+}
+
+#[test]
+fn one_that_lasts_over_the_end_of_a_second_is_one() {
+    let mut all = SpikeWindow::new(Duration::from_mins(10));
+    for number in 0..30 {
+        let mut second = Second::quiet(number);
+        if number == 10 {
+            second.count(4_000_000, 10, milliseconds(10_960), milliseconds(11_000));
+        }
+        if number == 11 {
+            second.count(4_000_000, 5, milliseconds(11_000), milliseconds(11_020));
+        }
+        let to = milliseconds(number * 1_000 + 1_000);
+        all.add(place(0), to, &second.times, Some(&second.spans), MEDIAN);
+    }
+    let told = all.spikes(Duration::from_secs(30), micros);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].count, told[0].duration), (1, milliseconds(60)));
+}
+
+#[test]
+fn spikes_of_two_cpus_at_the_same_time_are_one_and_at_different_times_two() {
+    let slow = |offset: u64| -> Vec<_> { (0..6).map(|it| (it * 4_000 + offset, 10)).collect() };
+    let mut same = SpikeWindow::new(Duration::from_mins(10));
+    window(24, &slow(100), 0, &mut same);
+    window(24, &slow(120), 3, &mut same);
+    let told = same.spikes(Duration::from_secs(24), micros);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].cpus, BTreeSet::from([0, 3]));
+
+    let mut apart = SpikeWindow::new(Duration::from_mins(10));
+    window(24, &slow(100), 0, &mut apart);
+    window(24, &slow(2_100), 3, &mut apart);
+    let told = apart.spikes(Duration::from_secs(24), micros);
+    let cpus: BTreeSet<_> = told.iter().map(|it| it.cpus.clone()).collect();
+    let each = [BTreeSet::from([0]), BTreeSet::from([3])];
+    assert_eq!((told.len(), cpus), (2, BTreeSet::from(each)));
+}
+
+#[test]
+fn what_is_slow_all_the_time_is_no_spike() {
+    let slow: Vec<_> = (0..600).map(|it| (it * 1_000 + 100, 20 + it % 5)).collect();
+    assert_eq!(spikes(600, &slow), []);
+}
+
+#[test]
+fn a_spike_leaves_with_the_window() {
+    let mut all = SpikeWindow::new(Duration::from_secs(20));
+    window(60, &[(5_000, 10)], 0, &mut all);
+    assert_eq!(all.spikes(Duration::from_secs(20), micros), []);
+    assert_eq!(all.places[&place(0)].len(), 20);
+}

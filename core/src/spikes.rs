@@ -16,6 +16,8 @@ use crate::vocabulary::Operation;
 const LOST_ALONE: Duration = Duration::from_millis(10);
 /// One of those that come at regular times lost at least this.
 const LOST_REGULARLY: Duration = Duration::from_millis(1);
+/// As long as it lasts, a spike loses at least one in this many parts of the time.
+const DENSITY: u64 = 10;
 /// By how many times the median distance from the median a slice has to stand out. By half of the median it has to, too.
 const DISTANCES: u64 = 8;
 /// Parts of one spike are no further from each other.
@@ -266,6 +268,10 @@ impl Event {
         u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    fn is_dense(&self) -> bool {
+        self.lost.saturating_mul(DENSITY) >= self.nanoseconds()
+    }
+
     fn lost_at_least(&self, least: Duration) -> bool {
         u128::from(self.lost) >= least.as_nanos()
     }
@@ -290,6 +296,7 @@ fn by_cpus(mut events: Vec<Event>) -> BTreeMap<BTreeSet<u32>, Vec<Event>> {
 
 /// Those that are worth a line, with their period.
 fn reportable(events: Vec<Event>) -> Option<(Vec<Event>, Option<Duration>)> {
+    let events: Vec<Event> = events.into_iter().filter(Event::is_dense).collect();
     let large: Vec<Event> = events
         .iter()
         .filter(|it| it.lost_at_least(LOST_ALONE))

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
+use maplatency_core::spikes::Spike;
 use maplatency_core::{Histogram, MapIdentity, MapLatencyProbeSpec, MapType, Operation, Outcome};
 use maplatency_proto::{
-    AgentMessage, AssignedProbe, Assignment, Beginning, Hello, InvalidMessage, MAX_MAPS,
-    MAX_PROBES, MAX_SERIES, OperatorMessage, ProbeReport, Report, wire,
+    AgentMessage, AssignedProbe, Assignment, Beginning, Hello, InvalidMessage, MAX_CALLER_ROWS,
+    MAX_MAPS, MAX_PROBES, MAX_SERIES, OperatorMessage, ProbeReport, Report, wire,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
@@ -230,6 +232,66 @@ fn the_node_selector_does_not_travel() {
     assert_eq!(received.probes[0].spec.node_selector, None);
 }
 
+fn caller() -> CallerRow {
+    CallerRow {
+        map_id: 1,
+        operation: Operation::Lookup,
+        caller: Some(CallerIdentity {
+            pid: 7,
+            start_unix_microseconds: 1,
+            command: "curl".to_owned(),
+            cgroup_id: 3,
+            cgroup: "kubepods/pod/container".to_owned(),
+            container: Container {
+                pod_uid: Some("1b4e28ba-2fa1-11d2-883f-0016d3cca427".to_owned()),
+                container_id: Some("0123456789abcdef".to_owned()),
+            },
+        }),
+        callers: 1,
+        count: 2,
+        p50_nanoseconds: 500,
+        p99_nanoseconds: 700,
+        max_nanoseconds: 700,
+        time_spent_parts_per_million: 2_000_000,
+        time_lost_parts_per_million: 10,
+    }
+}
+
+fn others() -> CallerRow {
+    CallerRow {
+        caller: None,
+        callers: 12,
+        ..caller()
+    }
+}
+
+fn spike() -> Spike {
+    Spike {
+        map_id: 1,
+        operation: Operation::Lookup,
+        cpus: [0, 3].into(),
+        count: 5,
+        last_unix_microseconds: 9,
+        period: Some(Duration::from_secs(4)),
+        duration: Duration::from_millis(41),
+        p99_nanoseconds: 4_000_000,
+        max_nanoseconds: 5_000_000,
+        time_lost_parts_per_million: 11_000,
+    }
+}
+
+#[test]
+fn callers_and_spikes_arrive_as_they_were_sent() {
+    let sent = wire::AgentMessage {
+        kind: Some(Kind::Report(report())),
+    };
+    let Ok(AgentMessage::Report(received)) = AgentMessage::try_from(sent) else {
+        panic!("the report was refused");
+    };
+    assert_eq!(received.probes[0].callers, [caller(), others()]);
+    assert_eq!(received.probes[0].spikes, [spike()]);
+}
+
 fn refused(message: wire::AgentMessage) -> String {
     AgentMessage::try_from(message).unwrap_err().field
 }
@@ -297,8 +359,8 @@ fn report() -> wire::Report {
             }),
             problems: vec!["p".to_owned()],
             rows_withheld: false,
-            callers: vec![],
-            spikes: vec![],
+            callers: vec![caller(), others()],
+            spikes: vec![spike()],
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {
@@ -361,7 +423,7 @@ fn an_agent_that_tells_no_cost_is_understood() {
 #[test]
 fn every_malformed_field_of_a_report_is_named() {
     type Spoil = fn(&mut wire::Report);
-    let cases: [(&str, Spoil); 27] = [
+    let cases: [(&str, Spoil); 33] = [
         ("report.sequence", |it| it.sequence = 0),
         ("report.losses", |it| _ = it.losses.insert(String::new(), 1)),
         ("report.losses", |it| {
@@ -444,6 +506,25 @@ fn every_malformed_field_of_a_report_is_named() {
         ),
         ("report.probes[0].worst[0].start_unix_microseconds", |it| {
             it.probes[0].worst[0].start_unix_microseconds = i64::MAX;
+        }),
+        ("report.probes[0].callers", |it| {
+            it.probes[0].callers = vec![wire::CallerRow::default(); MAX_CALLER_ROWS + 1];
+        }),
+        ("report.probes[0].callers[0].operation", |it| {
+            it.probes[0].callers[0].operation = 99;
+        }),
+        ("report.probes[0].callers[0].caller.pid", |it| {
+            it.probes[0].callers[0].caller.as_mut().unwrap().pid = 0;
+        }),
+        ("report.probes[0].callers[0].caller.container_id", |it| {
+            let caller = it.probes[0].callers[0].caller.as_mut().unwrap();
+            caller.container_id = Some("../x".to_owned());
+        }),
+        ("report.probes[0].spikes[0].cpus", |it| {
+            it.probes[0].spikes[0].cpus.clear();
+        }),
+        ("report.probes[0].spikes[0].count", |it| {
+            it.probes[0].spikes[0].count = 0;
         }),
         ("report.probes[0].beginning.taken_nanoseconds", |it| {
             it.probes[0].beginning.as_mut().unwrap().taken_nanoseconds = 1_000_000_001;

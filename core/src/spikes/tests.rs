@@ -93,6 +93,25 @@ fn now_and_then_an_operation_of_some_milliseconds_is_no_spike() {
     assert_eq!(spikes(600, &slow), []);
 }
 
+/// As in the first seconds of a run, when nothing is usual yet.
+#[test]
+fn noise_that_lasts_for_seconds_is_no_spike() {
+    let mut all = SpikeWindow::new(Duration::from_mins(10));
+    for number in 0..30 {
+        let mut second = Second::quiet(number);
+        if number < 2 {
+            let (begin, end) = (
+                milliseconds(number * 1_000),
+                milliseconds(number * 1_000 + 950),
+            );
+            second.count(20_000, 400, begin, end);
+        }
+        let to = milliseconds(number * 1_000 + 1_000);
+        all.add(place(0), to, &second.times, Some(&second.spans), MEDIAN);
+    }
+    assert_eq!(all.spikes(Duration::from_secs(30), micros), []);
+}
+
 #[test]
 fn five_regular_spikes_are_told_with_their_period_and_length() {
     // Every 4 s, give or take 50 ms, ten reads of 4 ms each.

@@ -163,7 +163,7 @@ fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
             operator: Some("Exists".to_owned()),
             ..Toleration::default()
         }]),
-        // Nothing uses it yet: callers are told apart by command. It is for pids of callers, which come later.
+        // The kernel side counts callers that the agent's pid namespace holds.
         host_pid: Some(true),
         // Agents never talk to the API server.
         automount_service_account_token: Some(false),

@@ -278,7 +278,10 @@ impl Event {
 }
 
 /// Makes one of spikes that came at the same time on several CPUs, and tells apart those of different CPUs.
-fn by_cpus(mut events: Vec<Event>) -> BTreeMap<BTreeSet<u32>, Vec<Event>> {
+///
+/// A spike belongs to the one of its CPUs that is hit most often, so that a neighbour that is hit now and then does not
+/// split a row. A row names the CPUs that are in at least half of its spikes.
+fn by_cpus(mut events: Vec<Event>) -> Vec<(BTreeSet<u32>, Vec<Event>)> {
     events.sort_by_key(|it| it.begin);
     let mut merged: Vec<Event> = Vec::new();
     for event in events {
@@ -287,11 +290,31 @@ fn by_cpus(mut events: Vec<Event>) -> BTreeMap<BTreeSet<u32>, Vec<Event>> {
             None => merged.push(event),
         }
     }
-    let mut groups: BTreeMap<BTreeSet<u32>, Vec<Event>> = BTreeMap::new();
+    let hits = hits_of(&merged);
+    let mut groups: BTreeMap<u32, Vec<Event>> = BTreeMap::new();
     for event in merged {
-        groups.entry(event.cpus.clone()).or_default().push(event);
+        let often = |it: &&u32| (hits.get(it).copied(), std::cmp::Reverse(**it));
+        if let Some(cpu) = event.cpus.iter().max_by_key(often) {
+            groups.entry(*cpu).or_default().push(event);
+        }
     }
     groups
+        .into_values()
+        .map(|events| {
+            let hits = hits_of(&events).into_iter();
+            let mostly = hits.filter(|it| it.1 * 2 >= events.len());
+            (mostly.map(|it| it.0).collect(), events)
+        })
+        .collect()
+}
+
+/// How many of the spikes hit each CPU.
+fn hits_of(events: &[Event]) -> BTreeMap<u32, usize> {
+    let mut hits = BTreeMap::new();
+    for cpu in events.iter().flat_map(|it| &it.cpus) {
+        *hits.entry(*cpu).or_default() += 1;
+    }
+    hits
 }
 
 /// Those that are worth a line, with their period.

@@ -210,6 +210,19 @@ fn spikes_of_two_cpus_at_the_same_time_are_one_and_at_different_times_two() {
 }
 
 #[test]
+fn a_neighbour_that_is_hit_now_and_then_does_not_split_the_row() {
+    let mut all = SpikeWindow::new(Duration::from_mins(10));
+    let slow: Vec<_> = (0..7).map(|it| (it * 4_000 + 100, 10)).collect();
+    let beside: Vec<_> = [0, 2, 3].map(|it| (it * 4_000 + 105, 10)).into();
+    window(28, &slow, 0, &mut all);
+    window(28, &beside, 1, &mut all);
+    let told = all.spikes(Duration::from_secs(28), micros);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].period, Some(milliseconds(4_000)));
+    assert_eq!((told[0].count, &told[0].cpus), (7, &BTreeSet::from([0])));
+}
+
+#[test]
 fn what_is_slow_all_the_time_is_no_spike() {
     let slow: Vec<_> = (0..600).map(|it| (it * 1_000 + 100, 20 + it % 5)).collect();
     assert_eq!(spikes(600, &slow), []);

@@ -149,26 +149,25 @@ impl SpikeWindow {
         let mut spikes = Vec::new();
         for ((map_id, operation), events) in by_operation {
             for (cpus, events) in by_cpus(events) {
-                let Some((events, period)) = reportable(events) else {
-                    continue;
-                };
-                let whole = Event::sum(&events);
-                let Some((last, (p99, max))) = events.last().zip(whole.percentiles()) else {
-                    continue;
-                };
-                let durations = events.iter().map(Event::nanoseconds).collect();
-                spikes.push(Spike {
-                    map_id,
-                    operation,
-                    cpus,
-                    count: events.len() as u64,
-                    last_unix_microseconds: unix_microseconds(last.begin),
-                    period,
-                    duration: Duration::from_nanos(median_of(durations)),
-                    p99_nanoseconds: p99,
-                    max_nanoseconds: max,
-                    time_lost_parts_per_million: parts_per_million(whole.lost, span),
-                });
+                for (events, period) in reportable(events) {
+                    let whole = Event::sum(&events);
+                    let Some((last, (p99, max))) = events.last().zip(whole.percentiles()) else {
+                        continue;
+                    };
+                    let durations = events.iter().map(Event::nanoseconds).collect();
+                    spikes.push(Spike {
+                        map_id,
+                        operation,
+                        cpus: cpus.clone(),
+                        count: events.len() as u64,
+                        last_unix_microseconds: unix_microseconds(last.begin),
+                        period,
+                        duration: Duration::from_nanos(median_of(durations)),
+                        p99_nanoseconds: p99,
+                        max_nanoseconds: max,
+                        time_lost_parts_per_million: parts_per_million(whole.lost, span),
+                    });
+                }
             }
         }
         spikes.sort_by_key(|it| std::cmp::Reverse(it.time_lost_parts_per_million));
@@ -317,24 +316,35 @@ fn hits_of(events: &[Event]) -> BTreeMap<u32, usize> {
     hits
 }
 
-/// Those that are worth a line, with their period.
-fn reportable(events: Vec<Event>) -> Option<(Vec<Event>, Option<Duration>)> {
+/// Those that are worth a row, with their period. What comes at regular times may have others among it: those that are
+/// as large as the largest are tried first, then all that are large, then all.
+fn reportable(events: Vec<Event>) -> Vec<(Vec<Event>, Option<Duration>)> {
     let events: Vec<Event> = events.into_iter().filter(Event::is_dense).collect();
-    let large: Vec<Event> = events
-        .iter()
-        .filter(|it| it.lost_at_least(LOST_ALONE))
-        .cloned()
-        .collect();
-    if let Some(period) = period_of(&large) {
-        return Some((large, Some(period)));
+    let largest = events.iter().map(|it| it.lost).max().unwrap_or(0);
+    let is_large = |it: &Event| it.lost_at_least(LOST_ALONE);
+    let tries: [&dyn Fn(&Event) -> bool; 3] = [
+        &|it| is_large(it) && it.lost >= largest / 2,
+        &is_large,
+        &|_| true,
+    ];
+    for is_chosen in tries {
+        let (chosen, rest): (Vec<_>, Vec<_>) = events.iter().cloned().partition(is_chosen);
+        if let Some(period) = period_of(&chosen) {
+            let rest: Vec<Event> = rest.into_iter().filter(is_large).collect();
+            let mut rows = vec![(chosen, Some(period))];
+            rows.extend((!rest.is_empty()).then_some((rest, None)));
+            return rows;
+        }
     }
-    if let Some(period) = period_of(&events) {
-        return Some((events, Some(period)));
+    let large: Vec<Event> = events.into_iter().filter(is_large).collect();
+    if large.is_empty() {
+        return vec![];
     }
-    (!large.is_empty()).then_some((large, None))
+    vec![(large, None)]
 }
 
-/// The time between spikes, if most of them came that long, or a small multiple of it, after the one before.
+/// The time between spikes, if most of them came that long after the one before. Of the others those count that came
+/// after a small multiple of it.
 fn period_of(events: &[Event]) -> Option<Duration> {
     if events.len() < REGULAR {
         return None;
@@ -356,7 +366,9 @@ fn period_of(events: &[Event]) -> Option<Duration> {
             (1..=3).contains(times) && time.abs_diff(usual * times) <= usual / 10
         })
         .collect();
-    if regular.len() * 5 < between.len() * 4 {
+    // Were those that are missing many, half of the period would do as well, and others among them make it.
+    let once = regular.iter().filter(|it| it.1 == 1).count();
+    if once * 5 < between.len() * 4 {
         return None;
     }
     let (time, times) = regular.iter().fold((0_u64, 0), |sum, it| {

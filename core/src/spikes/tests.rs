@@ -164,6 +164,18 @@ fn one_that_was_missed_does_not_spoil_the_period() {
 }
 
 #[test]
+fn a_smaller_one_in_between_does_not_halve_the_period() {
+    // As seen beside the demo's incident.
+    let mut slow: Vec<_> = [300, 4_300, 8_300, 12_300].map(|it| (it, 25)).into();
+    slow.push((6_350, 4));
+    assert!(spikes(15, &slow).iter().all(|it| it.period.is_none()));
+    slow.push((16_300, 25));
+    let told = spikes(18, &slow);
+    let periods: Vec<_> = told.iter().map(|it| (it.count, it.period)).collect();
+    assert_eq!(periods, [(5, Some(milliseconds(4_000))), (1, None)]);
+}
+
+#[test]
 fn a_single_large_one_is_told_without_a_period() {
     let [spike] = &spikes(60, &[(33_000, 10)])[..] else {
         panic!("not one");

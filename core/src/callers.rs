@@ -102,8 +102,7 @@ impl CallerWindow {
 
     /// Takes what was added in a slice that ends at `at`.
     pub fn advance(&mut self, at: Duration, added: CallerRows) {
-        self.make_room(&added);
-        let kept = self.kept();
+        let kept = self.make_room(&added);
         let mut slice = CallerRows::new();
         for (mut series, counts) in added {
             if let Some(caller) = &series.caller
@@ -184,8 +183,9 @@ impl CallerWindow {
         }
     }
 
-    /// Lets callers in that spent more time in this slice than the least of those that are kept did in the window.
-    fn make_room(&mut self, added: &CallerRows) {
+    /// Lets callers in that spent more time in this slice than the least of those that are kept did in the window. Gives
+    /// those that are kept from now on, by map.
+    fn make_room(&mut self, added: &CallerRows) -> BTreeMap<u32, BTreeSet<Arc<CallerIdentity>>> {
         let mut kept = self.kept();
         let mut spent: Option<BTreeMap<_, u64>> = None;
         for ((map_id, caller), time) in spent_in(added) {
@@ -208,14 +208,9 @@ impl CallerWindow {
                 of_map.remove(&least);
                 self.merge_with_others(map_id, &least);
             }
-            of_map.insert(Arc::clone(&caller));
-            // An empty row keeps its place until the slice is added.
-            for series in added.keys().filter(|it| it.map_id == map_id) {
-                if series.caller.as_ref() == Some(&caller) {
-                    self.within.entry(series.clone()).or_default();
-                }
-            }
+            of_map.insert(caller);
         }
+        kept
     }
 
     fn merge_with_others(&mut self, map_id: u32, caller: &Arc<CallerIdentity>) {

@@ -128,6 +128,14 @@ pub fn by_place(rows: &Rows) -> BTreeMap<Place, Cow<'_, Counts>> {
     places
 }
 
+/// The median of each place until back in user mode, in nanoseconds.
+pub fn medians(rows: &Rows) -> BTreeMap<Place, u64> {
+    by_place(rows)
+        .into_iter()
+        .filter_map(|(place, it)| Some((place, it.until_user.percentile(Percentile::P50)?)))
+        .collect()
+}
+
 /// A cumulative state and what was added to it in the last seconds.
 ///
 /// Fed with cumulative states, it takes the differences itself. Adding and taking away are exact, so the window
@@ -297,10 +305,7 @@ pub fn worst_slices(
     window: &SlidingWindow,
     unix_microseconds: impl Fn(Duration) -> i64,
 ) -> BTreeMap<Place, WorstSlice> {
-    let medians: BTreeMap<Place, u64> = by_place(window.within())
-        .into_iter()
-        .filter_map(|(key, counts)| Some((key, counts.until_user.percentile(Percentile::P50)?)))
-        .collect();
+    let medians = medians(window.within());
     let mut worst: BTreeMap<Place, WorstSlice> = BTreeMap::new();
     for slice in window.slices() {
         // The last slice of a run may be short, and its share is told as that of a second.

@@ -2,7 +2,7 @@
 
 use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 
-use crate::invalid::{Checked, each, form, length, range};
+use crate::invalid::{Checked, each, form, length, parts_per_million, range, unix_microseconds};
 use crate::rows::{operation, operation_to_wire};
 use crate::{MAX_CALLER_ROWS, wire};
 
@@ -40,11 +40,9 @@ fn row(wire: wire::CallerRow) -> Checked<CallerRow> {
         p99_nanoseconds,
         max_nanoseconds,
         time_spent_parts_per_million,
-        time_lost_parts_per_million: range(
+        time_lost_parts_per_million: parts_per_million(
             "time_lost_parts_per_million",
             time_lost_parts_per_million,
-            0,
-            1_000_000,
         )?,
     })
 }
@@ -97,12 +95,9 @@ fn identity(wire: wire::Caller) -> Checked<CallerIdentity> {
     };
     Ok(CallerIdentity {
         pid: range("pid", pid, 1, i32::MAX)?,
-        // Up to the year 9999, the last that a timestamp can tell.
-        start_unix_microseconds: range(
+        start_unix_microseconds: unix_microseconds(
             "start_unix_microseconds",
             start_unix_microseconds,
-            0,
-            253_402_207_200_000_000_i64,
         )?,
         // The kernel keeps 15 bytes; a byte that is no UTF-8 becomes three.
         command: form("command", command, "at most 45 bytes", |it| it.len() <= 45)?,

@@ -142,6 +142,16 @@ pub(crate) fn range<T: Copy + Into<i128>>(
     }
 }
 
+/// A moment up to the year 9999, the last that a timestamp can tell.
+pub(crate) fn unix_microseconds(field: &str, value: i64) -> Checked<i64> {
+    range(field, value, 0, 253_402_207_200_000_000_i64)
+}
+
+/// A share of a whole.
+pub(crate) fn parts_per_million(field: &str, value: u64) -> Checked<u64> {
+    range(field, value, 0, 1_000_000)
+}
+
 pub(crate) fn length(field: &str, length: usize, most: usize) -> Checked<()> {
     if length <= most {
         Ok(())

@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
 use maplatency_core::{Histogram, Operation, Outcome};
 
-use crate::invalid::{Checked, Problem, range, repeated};
+use crate::invalid::{Checked, Problem, parts_per_million, range, repeated, unix_microseconds};
 use crate::{InvalidMessage, MAX_CPU, wire};
 
 pub(crate) fn rows(wire: Vec<wire::Row>) -> Checked<Rows> {
@@ -86,21 +86,16 @@ pub(crate) fn worst(wire: Vec<wire::WorstSlice>) -> Checked<BTreeMap<Place, Wors
             time_lost_parts_per_million,
         } = slice;
         let worst = WorstSlice {
-            // Up to the year 9999, the last that a timestamp can tell.
-            start_unix_microseconds: range(
+            start_unix_microseconds: unix_microseconds(
                 "start_unix_microseconds",
                 start_unix_microseconds,
-                0,
-                253_402_207_200_000_000_i64,
             )?,
             count,
             p99_nanoseconds,
             max_nanoseconds,
-            time_lost_parts_per_million: range(
+            time_lost_parts_per_million: parts_per_million(
                 "time_lost_parts_per_million",
                 time_lost_parts_per_million,
-                0,
-                1_000_000,
             )?,
         };
         Ok((place(map_id, operation, cpu)?, worst))

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use maplatency_core::spikes::{MAX_SPIKES, Spike};
 
-use crate::invalid::{Checked, each, length, nanoseconds, range};
+use crate::invalid::{
+    Checked, each, length, nanoseconds, parts_per_million, range, unix_microseconds,
+};
 use crate::rows::{operation, operation_to_wire};
 use crate::{InvalidMessage, MAX_CPU, MAX_CPUS_OF_SPIKE, Problem, wire};
 
@@ -44,22 +46,17 @@ fn spike(wire: wire::Spike) -> Checked<Spike> {
             .into_iter()
             .collect(),
         count: range("count", count, 1, u64::MAX)?,
-        // Up to the year 9999, the last that a timestamp can tell.
-        last_unix_microseconds: range(
+        last_unix_microseconds: unix_microseconds(
             "last_unix_microseconds",
             last_unix_microseconds,
-            0,
-            253_402_207_200_000_000_i64,
         )?,
         period: period_nanoseconds.map(Duration::from_nanos),
         duration: Duration::from_nanos(duration_nanoseconds),
         p99_nanoseconds,
         max_nanoseconds,
-        time_lost_parts_per_million: range(
+        time_lost_parts_per_million: parts_per_million(
             "time_lost_parts_per_million",
             time_lost_parts_per_million,
-            0,
-            1_000_000,
         )?,
     })
 }

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use maplatency_core::callers::{CALLERS_PER_MAP, CallerRows, CallerWindow};
-use maplatency_core::histogram::Percentile;
-use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, worst_slices};
+use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, medians, worst_slices};
 use maplatency_core::spikes::{Span, SpikeWindow};
 use maplatency_core::vocabulary::MapIdentity;
 use tracing::warn;
@@ -123,7 +122,7 @@ impl RunningProbe {
     /// Sums the newest slice up by what it lost. `spans` are by the kernel's clock, by which the agent's began at
     /// `began`.
     pub(super) fn note_spikes(&mut self, now: Duration, spans: Spans, began: Duration) {
-        let medians = by_place(self.window.within());
+        let medians = medians(self.window.within());
         let since = |ns| Duration::from_nanos(ns).saturating_sub(began);
         let spans: BTreeMap<Place, BTreeMap<u16, Span>> = spans
             .into_iter()
@@ -140,12 +139,10 @@ impl RunningProbe {
             .collect();
         if let Some(slice) = self.window.slices().last() {
             for (place, counts) in by_place(&slice.rows) {
-                let of_window = medians.get(&place);
-                let median = of_window.and_then(|it| it.until_user.percentile(Percentile::P50));
-                if let Some(median) = median {
+                if let Some(median) = medians.get(&place) {
                     let spans = spans.get(&place);
                     self.spikes
-                        .add(place, slice.to, &counts.until_user, spans, median);
+                        .add(place, slice.to, &counts.until_user, spans, *median);
                 }
             }
         }

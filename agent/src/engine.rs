@@ -7,23 +7,28 @@ mod callers;
 mod drain;
 mod load;
 mod objects;
+mod outliers;
 mod slots;
 mod tier;
 mod tracefs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use maplatency_bpf::layout::{Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Probe, Role, Target};
-use maplatency_core::callers::CallerRows;
+use maplatency_bpf::layout::{
+    Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Outlier, OutlierCounts, Probe, Role, Target,
+};
+use maplatency_core::callers::{CallerIdentity, CallerRows};
 use maplatency_core::measure::Rows;
-use maplatency_core::validate::CheckedSpec;
+use maplatency_core::validate::{CheckedSpec, OutlierPlan};
 
 pub use drain::Spans;
 pub use load::LoadError;
 pub use objects::Objects;
+pub use outliers::Thresholds;
 use slots::Slots;
 pub use tier::{Refusal, RunningTier, TierChoice};
 
@@ -80,8 +85,19 @@ pub struct Drained {
     pub callers: BTreeMap<Instance, CallerRows>,
     /// When callers' operations of the last slice began and ended, by probe.
     pub spans: BTreeMap<Instance, Spans>,
+    /// Slow operations that were told one by one since the last drain, by probe.
+    pub outliers: BTreeMap<Instance, ToldOutliers>,
     /// Operations that could not be recorded, by kind.
     pub losses: BTreeMap<String, u64>,
+}
+
+/// Slow operations of one probe.
+#[derive(Clone, Debug, Default)]
+pub struct ToldOutliers {
+    /// Those told since the last drain, each with its caller if that is told apart.
+    pub told: Vec<(Outlier, Option<Arc<CallerIdentity>>)>,
+    /// How many there were since the probe began.
+    pub counts: OutlierCounts,
 }
 
 /// The loaded probes.
@@ -94,6 +110,7 @@ pub struct Engine {
     losses: PerCpuArray<MapData, u64>,
     blocks: drain::Blocks,
     callers: callers::Callers,
+    outliers: outliers::Outliers,
     callers_generation: u32,
     slots: Slots,
     slice: u32,
@@ -139,7 +156,14 @@ impl Engine {
                 .fold(0, |mask, it| mask | 1 << it.command()),
             includes: count(spec.callers.commands.len()),
             excludes: count(spec.callers.exclude.len()),
+            outlier_ns: spec
+                .outliers
+                .as_ref()
+                .map_or(0, OutlierPlan::fixed_nanoseconds),
+            outliers_per_slice: spec.outliers.as_ref().map_or(0, |it| it.per_second),
+            unused: 0,
         };
+        self.outliers.reset(slot.index)?;
         set(&mut self.probes, "probes", slot.index, probe)?;
         self.slots.put(slot, probe);
         self.configure()?;
@@ -211,6 +235,7 @@ impl Engine {
         let config = self.configuration()?;
         self.set_configuration(config)?;
         let mut drained = self.blocks.drain(over, &mut self.callers)?;
+        drained.outliers = self.drain_outliers()?;
         let (forgotten, renumbered) = self.callers.end_drain(self.blocks.len())?;
         self.callers_generation += u32::from(renumbered);
         if !forgotten.is_empty() {
@@ -221,6 +246,32 @@ impl Engine {
         }
         drained.losses = self.losses()?;
         Ok(drained)
+    }
+
+    /// Sets from how long on operations are outliers, for probes that fix no threshold. Holds from the next drain on.
+    pub fn set_thresholds(
+        &mut self,
+        thresholds: &BTreeMap<Instance, Thresholds>,
+    ) -> Result<(), EngineError> {
+        self.outliers.set_thresholds(thresholds)
+    }
+
+    fn drain_outliers(&mut self) -> Result<BTreeMap<Instance, ToldOutliers>, EngineError> {
+        let mut by_probe: BTreeMap<Instance, ToldOutliers> = BTreeMap::new();
+        for (slot, probe) in self.slots.in_use() {
+            if probe.outlier_ns > 0 {
+                let of_probe = by_probe.entry(Instance(probe.instance)).or_default();
+                of_probe.counts = self.outliers.counts(slot)?;
+            }
+        }
+        for outlier in self.outliers.drain() {
+            // Its probe may have gone.
+            if let Some(of_probe) = by_probe.get_mut(&Instance(outlier.instance)) {
+                let caller = self.callers.known(outlier.caller, outlier.pid);
+                of_probe.told.push((outlier, caller));
+            }
+        }
+        Ok(by_probe)
     }
 
     /// Lets go of what was counted on maps that are gone.
@@ -262,11 +313,15 @@ impl Engine {
         let mut config = self.configuration()?;
         config.commands = 0;
         config.filtered_probes = 0;
+        config.outlier_probes = 0;
         config.generation += 1;
         for (index, probe) in self.slots.in_use() {
             config.commands |= probe.commands;
             if probe.includes + probe.excludes > 0 {
                 config.filtered_probes |= 1 << index;
+            }
+            if probe.outlier_ns > 0 {
+                config.outlier_probes |= 1 << index;
             }
         }
         self.set_configuration(config)

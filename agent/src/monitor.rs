@@ -15,6 +15,7 @@ use std::time::Duration;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, WorstSlice};
+use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
 use maplatency_core::validate::CheckedSpec;
 use maplatency_core::vocabulary::MapIdentity;
@@ -75,6 +76,8 @@ pub struct ProbeSnapshot {
     pub callers: Vec<CallerRow>,
     /// Short times in which operations were far slower than in the rest of the window.
     pub spikes: Vec<Spike>,
+    /// Slow operations one by one. `None`: none are asked for.
+    pub outliers: Option<Outliers>,
     /// Reads by the agent's pinned readers, as the kernel side counted them.
     pub readers: Rows,
     /// What keeps this probe from measuring all that it asks for.
@@ -111,6 +114,7 @@ impl ProbeSnapshot {
             worst: BTreeMap::new(),
             callers: vec![],
             spikes: vec![],
+            outliers: None,
             readers: Rows::new(),
             problems,
         }
@@ -133,6 +137,7 @@ impl ProbeSnapshot {
             worst: self.worst.clone(),
             callers: self.callers.clone(),
             spikes: self.spikes.clone(),
+            outliers: self.outliers.clone(),
             losses: losses.clone(),
         }
     }
@@ -357,6 +362,12 @@ impl Measuring {
 
     fn slice(&mut self) -> Result<(), MonitorError> {
         self.find_maps()?;
+        let thresholds = self
+            .probes
+            .iter()
+            .filter_map(|it| Some((it.instance(), it.outlier_thresholds()?)))
+            .collect();
+        self.engine.set_thresholds(&thresholds)?;
         let mut drained = self.engine.drain()?;
         let now = self.now();
         let mut forgotten = BTreeSet::new();
@@ -370,6 +381,11 @@ impl Measuring {
             let spans = drained.spans.remove(&probe.instance()).unwrap_or_default();
             probe.advance(now, rows, callers);
             probe.note_spikes(now, spans, self.began);
+            let outliers = drained
+                .outliers
+                .remove(&probe.instance())
+                .unwrap_or_default();
+            probe.note_outliers(now, outliers, self.began, self.epoch);
             forgotten.extend(probe.forgotten_maps(now));
             let readers = drained
                 .readers

@@ -2,6 +2,7 @@
 
 mod callers;
 mod cost;
+mod outliers;
 mod spikes;
 
 use std::time::Duration;
@@ -78,6 +79,7 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
     parts.extend(status.operations.iter().filter_map(batches));
     parts.extend(status.operations.iter().filter_map(migrations));
     parts.extend(spikes::section(&status.spikes));
+    parts.extend(status.outliers.as_ref().and_then(outliers::section));
     let worst: Vec<String> = status.operations.iter().filter_map(worst_second).collect();
     if !worst.is_empty() {
         parts.push(format!("\nWORST SECOND\n{}", worst.concat()));

@@ -19,6 +19,7 @@
 
 struct bpf_map {
 	__u32 id;
+	__u32 key_size;
 };
 
 struct file_operations;
@@ -39,6 +40,10 @@ struct files_struct {
 
 struct sched_info {
 	unsigned long long run_delay;
+};
+
+struct sched_entity {
+	__u64 nr_migrations;
 };
 
 struct pid_namespace;
@@ -91,6 +96,11 @@ struct task_struct {
 	char comm[16];
 	struct files_struct *files;
 	struct sched_info sched_info;
+	struct sched_entity se;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
+	unsigned long min_flt;
+	unsigned long maj_flt;
 };
 
 #if defined(__TARGET_ARCH_x86)

@@ -18,6 +18,10 @@
 /* Levels of a caller's cgroup that are told, from its own upwards, and room for the name of each. */
 #define CGROUP_LEVELS 4
 #define CGROUP_NAME 96
+/* Bytes of the ring buffer of outliers. */
+#define OUTLIER_BYTES (256 * 1024)
+/* Maps and operations that can have a threshold of their own. */
+#define MAX_THRESHOLDS 1024
 
 /* What a thread of the agent does; others are ROLE_NONE. */
 enum role {
@@ -79,7 +83,8 @@ struct config {
 	__u32 generation;
 	/* Changes when callers lose their numbers. */
 	__u32 callers_generation;
-	__u32 unused;
+	/* Probes that want outliers. */
+	__u32 outlier_probes;
 };
 
 /* A matched map, by id. */
@@ -98,6 +103,11 @@ struct probe {
 	/* How many patterns of each list are in use. */
 	__u32 includes;
 	__u32 excludes;
+	/* From how long on an operation is told as an outlier, where no threshold says otherwise; 0: none is. */
+	__u64 outlier_ns;
+	/* How many of them may be told in a slice. */
+	__u32 outliers_per_slice;
+	__u32 unused;
 };
 
 /* The automaton of one pattern; core/src/glob.rs builds it. */
@@ -164,13 +174,71 @@ struct caller {
 	char cgroup[CGROUP_LEVELS][CGROUP_NAME];
 };
 
+struct threshold_key {
+	__u32 map_id;
+	__u32 instance;
+	/* bpf(2) command. */
+	__u32 command;
+};
+
+/* Of a probe's outliers, by its slot. */
+struct outlier_counts {
+	__u64 told;
+	__u64 held_back;
+	/* There was no room in the ring buffer. */
+	__u64 ring_full;
+	/* How many were told in which slice. */
+	__u32 slice;
+	__u32 in_slice;
+};
+
+/* One slow operation. */
+struct outlier {
+	__u64 begin_ns;
+	__u64 kernel_window_ns;
+	__u64 until_user_ns;
+	/* Switched out, for whatever reason; of that it was ready to run for run_delay_ns. */
+	__u64 off_cpu_ns;
+	__u64 run_delay_ns;
+	/* How long the one ran at a stretch, meanwhile, who did so longest; 0: it was not seen. */
+	__u64 instead_ns;
+	__u64 cgroup_id;
+	__u32 map_id;
+	__u32 instance;
+	__u32 key_size;
+	__u32 entries;
+	/* As the agent's pid namespace has them. */
+	__u32 pid;
+	__u32 tid;
+	__u32 voluntary_switches;
+	__u32 involuntary_switches;
+	__u32 migrations;
+	__u32 minor_faults;
+	__u32 major_faults;
+	/* 0: idle, or outside the agent's pid namespace. */
+	__u32 instead_pid;
+	/* At the entry, and back in user mode. */
+	__u16 cpu;
+	__u16 cpu_after;
+	/* Index in `callers`. */
+	__u16 caller;
+	__u8 command_number;
+	__u8 outcome;
+	/* The thread's, and that of the one that ran instead. */
+	char command[16];
+	char instead_command[16];
+};
+
 _Static_assert(sizeof(struct config) == 64, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
-_Static_assert(sizeof(struct probe) == 24, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct probe) == 40, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block_key) == 16, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block) == 568, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct caller_key) == 24, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct caller) == 424, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct threshold_key) == 12, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct outlier_counts) == 32, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct outlier) == 144, "layout.rs asserts the same size");
 
 #endif

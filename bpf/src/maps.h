@@ -23,6 +23,51 @@ struct counted {
 	__u32 generation;
 };
 
+/* What the kernel counts of a task. */
+struct counters {
+	__u64 voluntary_switches;
+	__u64 involuntary_switches;
+	__u64 migrations;
+	__u64 minor_faults;
+	__u64 major_faults;
+};
+
+/* What happens to a task in an operation that may become an outlier. */
+struct watch {
+	struct counters before;
+	struct counters after;
+	__u64 run_delay;
+	/* When and where it was switched out; 0: it is not. */
+	__u64 out_ns;
+	__u64 off_cpu_ns;
+	/* Who ran longest meanwhile. */
+	__u64 instead_ns;
+	__u32 instead_pid;
+	__u32 out_cpu;
+	/* Where it was when it got back. */
+	__u32 cpu;
+	__u32 is_on;
+	char instead_command[16];
+};
+
+/* Who ran last on a CPU. A power of two of them. */
+#define RUNS 8
+
+struct run {
+	__u64 from_ns;
+	/* 0: it still runs. */
+	__u64 until_ns;
+	__u32 pid;
+	__u32 unused;
+	char command[16];
+};
+
+struct run_log {
+	struct run runs[RUNS];
+	__u32 next;
+	__u32 unused;
+};
+
 /* The operation that a task is in. */
 struct task_state {
 	/*
@@ -44,6 +89,12 @@ struct task_state {
 	__u32 known_map;
 	__u32 known_probes;
 	__u32 known_generation;
+	__u32 known_key_size;
+	/* From how long on it would be an outlier, as of a slice. */
+	__u64 threshold_ns;
+	struct threshold_key threshold_key;
+	__u32 threshold_slice;
+	struct watch watch;
 	/* The command for which `caller_probes` was computed. */
 	__u64 comm[2];
 	__u32 caller_generation;
@@ -157,6 +208,35 @@ struct {
 	__uint(max_entries, MAX_CALLERS);
 	__type(value, __u32);
 } free_callers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, OUTLIER_BYTES);
+} outliers SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_PROBES);
+	__type(key, __u32);
+	__type(value, struct outlier_counts);
+} outlier_counts SEC(".maps");
+
+/* Written by user space before a slice begins. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_THRESHOLDS);
+	__type(key, struct threshold_key);
+	__type(value, __u64);
+} thresholds SEC(".maps");
+
+/* By CPU; user space sets how many there are. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct run_log);
+} run_logs SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

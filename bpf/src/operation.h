@@ -21,6 +21,7 @@
 #include "caller.h"
 #include "filter.h"
 #include "maps.h"
+#include "outlier.h"
 #include "record.h"
 
 /* One of the licences that the kernel takes as GPL-compatible (include/linux/license.h). */
@@ -47,7 +48,9 @@ static __always_inline void recover(struct task_struct *task, struct task_state 
 			       BPF_CORE_READ(task, sched_info.run_delay) - state->run_delay :
 			       0;
 
+	state->watch.out_ns = 0;
 	if (waited) {
+		state->watch.off_cpu_ns += waited;
 		state->back_ns = state->off_ns + waited;
 		state->phase = PHASE_RETURNING;
 		return;
@@ -91,6 +94,9 @@ static __always_inline int enter_call(__u32 command, __u64 attributes, __u32 att
 	state->attributes = attributes;
 	state->attributes_size = attributes_size;
 	state->cpu = bpf_get_smp_processor_id();
+	state->watch.is_on = 0;
+	if (cfg->outlier_probes)
+		begin_watch(task, &state->watch);
 	state->phase = PHASE_IN_CALL;
 	state->enter_ns = now;
 	state->call_ns = bpf_ktime_get_ns();
@@ -173,13 +179,11 @@ static __always_inline struct file *file_of_call(struct task_struct *task, struc
 	return file;
 }
 
-/* The id of the map that a file stands for; 0 where it stands for something else. */
-static __always_inline __u32 map_behind(struct file *file, const struct config *cfg)
+/* The map that a file stands for; null where it stands for something else. */
+static __always_inline struct bpf_map *map_behind(struct file *file, const struct config *cfg)
 {
 	__u32 operations = bpf_core_field_offset(file->f_op);
 	__u32 data = bpf_core_field_offset(file->private_data);
-	struct bpf_map *map;
-	__u32 id = 0;
 
 	/* Where the two fields lie next but one to each other, as from 6.12 on, one reading fetches both. */
 	if (data - operations == 16) {
@@ -187,20 +191,19 @@ static __always_inline __u32 map_behind(struct file *file, const struct config *
 
 		bpf_probe_read_kernel(fields, sizeof(fields), (void *)file + operations);
 		if (fields[0] != cfg->map_file_operations)
-			return 0;
-		map = (struct bpf_map *)fields[2];
-	} else {
-		if ((__u64)BPF_CORE_READ(file, f_op) != cfg->map_file_operations)
-			return 0;
-		map = BPF_CORE_READ(file, private_data);
+			return NULL;
+		return (struct bpf_map *)fields[2];
 	}
-	bpf_core_read(&id, sizeof(id), &map->id);
-	return id;
+	if ((__u64)BPF_CORE_READ(file, f_op) != cfg->map_file_operations)
+		return NULL;
+	return BPF_CORE_READ(file, private_data);
 }
 
-/* The probes that want a map. The answer is kept with the task. */
-static __always_inline __u32 probes_of(struct task_state *state, const struct config *cfg, __u32 map_id)
+/* The probes that want the map that the task called. The answer is kept with the task. */
+static __always_inline __u32 probes_of(struct task_state *state, const struct config *cfg,
+				       struct bpf_map *map)
 {
+	__u32 map_id = state->map_id;
 	__u32 generation = generation_of(cfg);
 	struct target *target;
 
@@ -209,6 +212,7 @@ static __always_inline __u32 probes_of(struct task_state *state, const struct co
 	target = bpf_map_lookup_elem(&targets, &map_id);
 	state->known_probes = target ? target->probes : 0;
 	state->known_map = map_id;
+	bpf_core_read(&state->known_key_size, sizeof(state->known_key_size), &map->key_size);
 	state->known_generation = generation;
 	return state->known_probes;
 }
@@ -220,8 +224,8 @@ static __always_inline int exit_call(long result)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct task_state *state = bpf_task_storage_get(&tasks, task, 0, 0);
 	struct config *cfg = configuration();
+	struct bpf_map *map;
 	struct file *file;
-	__u32 map_id;
 
 	if (!state || !cfg || state->phase != PHASE_IN_CALL)
 		return 0;
@@ -235,11 +239,10 @@ static __always_inline int exit_call(long result)
 		cfg->checked_calls++;
 		return 0;
 	}
-	map_id = map_behind(file, cfg);
-	if (!map_id)
+	map = map_behind(file, cfg);
+	if (!map || bpf_core_read(&state->map_id, sizeof(state->map_id), &map->id))
 		return 0;
-	state->map_id = map_id;
-	state->probes = probes_of(state, cfg, map_id);
+	state->probes = probes_of(state, cfg, map);
 	if (!state->probes)
 		return 0;
 	if (state->role == ROLE_NONE)
@@ -251,6 +254,8 @@ static __always_inline int exit_call(long result)
 		return 0;
 	}
 	state->moved = bpf_get_smp_processor_id() != state->cpu;
+	if (state->watch.is_on)
+		update_watch(task, &state->watch);
 	state->exit_ns = now;
 	state->back_ns = bpf_ktime_get_ns();
 	/* Last, since a task may be preempted even here, which then belongs to its way back. */
@@ -292,16 +297,28 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 {
 	struct config *cfg = configuration();
 	struct task_state *state;
+	__u64 now;
 
 	if (!cfg)
 		return 0;
 	state = bpf_task_storage_get(&tasks, prev, 0, 0);
 	if (state)
 		leaves_cpu(prev, state, cfg);
+	now = bpf_ktime_get_ns();
+	if (cfg->outlier_probes) {
+		if (state && (state->phase == PHASE_IN_CALL || state->phase == PHASE_OFF_CPU))
+			watch_leaves(&state->watch, now);
+		log_run(next, cfg, now);
+	}
 	state = bpf_task_storage_get(&tasks, next, 0, 0);
-	if (state && state->phase == PHASE_OFF_CPU) {
-		state->back_ns = bpf_ktime_get_ns();
+	if (!state)
+		return 0;
+	if (state->phase == PHASE_IN_CALL || state->phase == PHASE_OFF_CPU)
+		watch_returns(&state->watch, now);
+	if (state->phase == PHASE_OFF_CPU) {
 		state->moved |= bpf_get_smp_processor_id() != state->cpu;
+		update_watch(next, &state->watch);
+		state->back_ns = bpf_ktime_get_ns();
 		state->phase = PHASE_RETURNING;
 	}
 	return 0;

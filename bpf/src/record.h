@@ -5,6 +5,7 @@
 
 #include "histogram.h"
 #include "maps.h"
+#include "outlier.h"
 
 /* Takes a block that nothing is counted in. */
 static __always_inline bool take_block(__u32 *index, bool reserved)
@@ -135,6 +136,9 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 	if (!cfg || !probe || state->enter_ns < probe->since_ns ||
 	    !(probe->commands >> (state->command & 31) & 1))
 		return;
+	if (probe->outlier_ns && state->watch.is_on && state->role == ROLE_NONE &&
+	    state->back_ns - state->enter_ns >= threshold_of(state, probe, cfg))
+		tell_outlier(state, slot);
 	key.map_id = state->map_id;
 	key.instance = probe->instance;
 	key.cpu = state->cpu;

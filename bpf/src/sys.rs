@@ -123,6 +123,17 @@ pub struct Map {
 impl Map {
     /// Creates a map. Needs `CAP_BPF`, and before 5.11 a large enough `RLIMIT_MEMLOCK`.
     pub fn create(spec: &MapSpec<'_>) -> Result<Self> {
+        Self::create_of(spec, 0)
+    }
+
+    /// Creates a map of maps that are all like `inner`, which is not put into it.
+    ///
+    /// Errors and minimum kernel as [`Self::create`]; maps of maps since Linux 4.12.
+    pub fn create_outer(spec: &MapSpec<'_>, inner: &Self) -> Result<Self> {
+        Self::create_of(spec, inner.kernel_fd())
+    }
+
+    fn create_of(spec: &MapSpec<'_>, inner_map_fd: u32) -> Result<Self> {
         let MapSpec {
             name,
             map_type,
@@ -139,7 +150,7 @@ impl Map {
             value_size,
             max_entries,
             map_flags: flags,
-            inner_map_fd: 0,
+            inner_map_fd,
             numa_node: 0,
             map_name,
         };

@@ -168,6 +168,7 @@ mod tests {
             worst: [].into(),
             callers: vec![],
             spikes: vec![],
+            outliers: None,
             losses: [].into(),
         }
     }

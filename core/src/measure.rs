@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::callers::CallerRow;
 use crate::histogram::{Histogram, Percentile};
+use crate::outliers::Outliers;
 use crate::spikes::Spike;
 use crate::vocabulary::{MapIdentity, Operation, Outcome};
 
@@ -360,6 +361,8 @@ pub struct NodeWindow {
     pub callers: Vec<CallerRow>,
     /// Spikes, those first that lost most time.
     pub spikes: Vec<Spike>,
+    /// Slow operations one by one. `None`: none are asked for.
+    pub outliers: Option<Outliers>,
     /// Operations that could not be recorded, by kind, since the agent began.
     pub losses: BTreeMap<String, u64>,
 }

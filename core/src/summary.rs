@@ -1,5 +1,7 @@
 //! Merges what nodes measured into the status that users read.
 
+mod outliers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -48,6 +50,7 @@ pub fn status(
         operations: operations(windows),
         slowest: slowest(windows),
         spikes: spikes(windows),
+        outliers: outliers::status(windows),
         callers: callers(windows),
         losses: losses(windows),
         agents: None,
@@ -154,7 +157,7 @@ fn worst_second(windows: &[NodeWindow], operation: Operation) -> Option<WorstSec
         start_time: MicroTime(Timestamp::from_microsecond(*start_unix_microseconds).ok()?),
         node: window.node.clone(),
         map: reference(window, key.map_id),
-        cpu: cpu(key),
+        cpu: cpu_number(key.cpu),
         count: signed(*count),
         p99_nanoseconds: signed(*p99_nanoseconds),
         max_nanoseconds: signed(*max_nanoseconds),
@@ -189,7 +192,7 @@ fn slow_row(window: &NodeWindow, key: &Place, counts: &Counts) -> Option<SlowRow
         map: reference(window, key.map_id),
         operation: key.operation,
         node: window.node.clone(),
-        cpu: cpu(key),
+        cpu: cpu_number(key.cpu),
         count: signed(counts.until_user.count()),
         until_user: percentiles(&counts.until_user)?,
         time_lost_parts_per_million: signed(parts_per_million(
@@ -216,9 +219,7 @@ fn spikes(windows: &[NodeWindow]) -> Vec<SpikeStatus> {
                 node: window.node.clone(),
                 map: reference(window, it.map_id),
                 operation: it.operation,
-                cpus: cpus
-                    .map(|it| i32::try_from(*it).unwrap_or(i32::MAX))
-                    .collect(),
+                cpus: cpus.copied().map(cpu_number).collect(),
                 count: signed(it.count),
                 last_time: MicroTime(last),
                 period_nanoseconds: it.period.map(nanoseconds),
@@ -312,8 +313,8 @@ fn reference(window: &NodeWindow, id: u32) -> MapReference {
     }
 }
 
-fn cpu(key: &Place) -> i32 {
-    i32::try_from(key.cpu).unwrap_or(i32::MAX)
+fn cpu_number(cpu: u32) -> i32 {
+    i32::try_from(cpu).unwrap_or(i32::MAX)
 }
 
 /// The API has no unsigned integers.

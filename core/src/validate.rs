@@ -12,7 +12,9 @@ use std::time::Duration;
 pub use cpus::CpuChoice;
 pub use labels::selects;
 
-use crate::crd::spec::{ActiveReads, CallerSelector, MapLatencyProbeSpec, MapSelector, ReadMethod};
+use crate::crd::spec::{
+    ActiveReads, CallerSelector, MapLatencyProbeSpec, MapSelector, OutlierSelector, ReadMethod,
+};
 use crate::glob::Glob;
 use crate::vocabulary::{MapIdentity, MapType, Operation};
 
@@ -47,6 +49,8 @@ pub struct CheckedSpec {
     pub callers: CallerMatcher,
     /// Reads by the agent itself.
     pub active: Option<ActivePlan>,
+    /// Slow operations to tell one by one.
+    pub outliers: Option<OutlierPlan>,
     /// Length of the sliding window.
     pub window: Duration,
 }
@@ -101,6 +105,23 @@ pub struct ActivePlan {
     pub method: ReadMethod,
 }
 
+/// Which operations are outliers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutlierPlan {
+    /// From how long on. `None`: as the window so far says.
+    pub threshold: Option<Duration>,
+    /// How many to tell in a second.
+    pub per_second: u32,
+}
+
+impl OutlierPlan {
+    /// The threshold that holds where the window has not said one.
+    pub fn fixed_nanoseconds(&self) -> u64 {
+        let nanoseconds = self.threshold.map(|it| u64::try_from(it.as_nanos()));
+        nanoseconds.and_then(Result::ok).unwrap_or(u64::MAX)
+    }
+}
+
 impl MapLatencyProbeSpec {
     /// Parses every field, or lists every mistake.
     pub fn check(&self) -> Result<CheckedSpec, InvalidSpec> {
@@ -128,12 +149,17 @@ impl MapLatencyProbeSpec {
             .active_reads
             .as_ref()
             .and_then(|it| check_active(it, &mut problems));
+        let outliers = self
+            .outliers
+            .as_ref()
+            .map(|it| check_outliers(it, &mut problems));
         let window = problems.range("spec.windowSeconds", self.window_seconds, 10, 600);
         problems.into_result(|| CheckedSpec {
             maps,
             operations: self.effective_operations(),
             callers,
             active,
+            outliers,
             window: Duration::from_secs(window),
         })
     }
@@ -170,6 +196,20 @@ fn check_maps(at: usize, selector: &MapSelector, problems: &mut Problems) -> Opt
         types: types.clone(),
         ids,
     })
+}
+
+fn check_outliers(outliers: &OutlierSelector, problems: &mut Problems) -> OutlierPlan {
+    let OutlierSelector {
+        threshold_microseconds,
+        per_second,
+    } = outliers;
+    let field = "spec.outliers.thresholdMicroseconds";
+    let per_second = problems.range("spec.outliers.perSecond", *per_second, 1, 1_000);
+    OutlierPlan {
+        threshold: threshold_microseconds
+            .map(|it| Duration::from_micros(problems.range(field, it, 1, 10_000_000))),
+        per_second: u32::try_from(per_second).unwrap_or(u32::MAX),
+    }
 }
 
 fn check_callers(callers: &CallerSelector, problems: &mut Problems) -> CallerMatcher {

@@ -4,6 +4,7 @@
 //! JSON, makes the map, says a line, waits for a line, works, says another line, and ends when its stdin does.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -68,8 +69,17 @@ pub struct Caller {
 impl Caller {
     /// Starts it. It makes its map, with entries in it, and waits.
     pub fn start(job: &Job) -> Result<Self> {
+        Self::spawn(&[&serde_json::to_string(job)?])
+    }
+
+    /// Starts one that updates a map of maps so often. The kernel waits in each until no program can use the old map.
+    pub fn sleeper(times: u64) -> Result<Self> {
+        Self::spawn(&["sleep", &times.to_string()])
+    }
+
+    fn spawn(arguments: &[&str]) -> Result<Self> {
         let mut child = Command::new(workspace_binary("maplatency-caller")?)
-            .arg(serde_json::to_string(job)?)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -121,11 +131,36 @@ impl Drop for Caller {
 /// The program's side: does the job.
 pub fn run(job: &Job) -> Result<()> {
     let map = create(job.map_type)?;
+    when_asked(&map, || work(&map, &job.threads))
+}
+
+/// The program's side of a sleeper.
+pub fn sleep(times: u64) -> Result<()> {
+    let inner = create(MapType::Array)?;
+    let spec = MapSpec {
+        name: "sleeps",
+        map_type: sys::MapType(MapType::ArrayOfMaps.number()),
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        flags: 0,
+    };
+    let outer = Map::create_outer(&spec, &inner)?;
+    let descriptor = u32::try_from(inner.as_fd().as_raw_fd())?.to_ne_bytes();
+    when_asked(&outer, || {
+        for _ in 0..times {
+            outer.update(&0u32.to_ne_bytes(), &descriptor, UpdateFlags::Any)?;
+        }
+        Ok(0)
+    })
+}
+
+fn when_asked(map: &Map, work: impl FnOnce() -> Result<u64>) -> Result<()> {
     say(&Ready { map_id: map.id()? })?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     ensure!(!line.is_empty(), "nobody wants the work any more");
-    let moves = work(&map, &job.threads)?;
+    let moves = work()?;
     say(&Done { moves })?;
     // The map is looked at until the other side has seen enough.
     std::io::stdin().read_line(&mut line)?;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use maplatency_core::MapLatencyProbeSpec;
-use maplatency_core::crd::spec::{ActiveReads, CallerSelector, MapSelector, ReadMethod};
+use maplatency_core::crd::spec::{
+    ActiveReads, CallerSelector, MapSelector, OutlierSelector, ReadMethod,
+};
 use maplatency_core::vocabulary::MapType;
 
 use crate::invalid::{
@@ -132,6 +134,7 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
         callers,
         active_reads,
         window_seconds,
+        outliers,
     } = wire;
     length("maps", maps.len(), 16)?;
     length("operations", operations.len(), 9)?;
@@ -148,6 +151,10 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
             .map(active_from_wire)
             .transpose()
             .map_err(|e| e.within("active_reads"))?,
+        outliers: outliers
+            .map(outliers_from_wire)
+            .transpose()
+            .map_err(|e| e.within("outliers"))?,
         window_seconds: range("window_seconds", window_seconds, 10, 600)?,
     })
 }
@@ -159,6 +166,7 @@ fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
         operations,
         callers,
         active_reads,
+        outliers,
         window_seconds,
     } = spec;
     wire::Spec {
@@ -181,6 +189,10 @@ fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
         ),
         active_reads: active_reads.map(active_to_wire),
         window_seconds,
+        outliers: outliers.map(|it| wire::OutlierSelector {
+            threshold_microseconds: it.threshold_microseconds,
+            per_second: it.per_second,
+        }),
     }
 }
 
@@ -217,6 +229,18 @@ fn callers_from_wire(wire: wire::CallerSelector) -> Checked<CallerSelector> {
     Ok(CallerSelector {
         commands: some(patterns("commands", commands, 8)?),
         exclude_commands: some(patterns("exclude_commands", exclude_commands, 8)?),
+    })
+}
+
+fn outliers_from_wire(wire: wire::OutlierSelector) -> Checked<OutlierSelector> {
+    let wire::OutlierSelector {
+        threshold_microseconds,
+        per_second,
+    } = wire;
+    let threshold = |it| range("threshold_microseconds", it, 1, 10_000_000);
+    Ok(OutlierSelector {
+        threshold_microseconds: threshold_microseconds.map(threshold).transpose()?,
+        per_second: range("per_second", per_second, 1, 1_000)?,
     })
 }
 

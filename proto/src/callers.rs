@@ -2,7 +2,10 @@
 
 use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 
-use crate::invalid::{Checked, each, form, length, parts_per_million, range, unix_microseconds};
+use crate::invalid::{
+    Checked, each, form, hexadecimal_id, kernel_name, length, parts_per_million, range,
+    unix_microseconds,
+};
 use crate::rows::{operation, operation_to_wire};
 use crate::{MAX_CALLER_ROWS, wire};
 
@@ -84,25 +87,17 @@ fn identity(wire: wire::Caller) -> Checked<CallerIdentity> {
         pod_uid,
         container_id,
     } = wire;
-    let id = |field: &str, text: Option<String>| {
-        text.map(|it| {
-            form(field, it, "1 to 64 hexadecimal digits and '-'", |it| {
-                (1..=64).contains(&it.len())
-                    && it.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
-            })
-        })
-        .transpose()
-    };
+    let id =
+        |field: &str, text: Option<String>| text.map(|it| hexadecimal_id(field, it)).transpose();
     Ok(CallerIdentity {
         pid: range("pid", pid, 1, i32::MAX)?,
         start_unix_microseconds: unix_microseconds(
             "start_unix_microseconds",
             start_unix_microseconds,
         )?,
-        // The kernel keeps 15 bytes; a byte that is no UTF-8 becomes three.
-        command: form("command", command, "at most 45 bytes", |it| it.len() <= 45)?,
+        command: kernel_name("command", command)?,
         cgroup_id,
-        // Four names of 95 bytes, likewise.
+        // Four names of 95 bytes; a byte that is no UTF-8 becomes three.
         cgroup: form("cgroup", cgroup, "at most 1143 bytes", |it| {
             it.len() <= 1_143
         })?,

@@ -118,6 +118,17 @@ pub(crate) fn dns_subdomain(field: &str, value: String) -> Checked<String> {
     )
 }
 
+/// A name as the kernel keeps it, in 15 bytes; a byte that is no UTF-8 becomes three.
+pub(crate) fn kernel_name(field: &str, value: String) -> Checked<String> {
+    form(field, value, "at most 45 bytes", |it| it.len() <= 45)
+}
+
+pub(crate) fn hexadecimal_id(field: &str, value: String) -> Checked<String> {
+    form(field, value, "1 to 64 hexadecimal digits and '-'", |it| {
+        (1..=64).contains(&it.len()) && it.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+    })
+}
+
 pub(crate) fn uid(value: String) -> Checked<String> {
     form("uid", value, "1 to 64 letters, digits and '-'", |it| {
         (1..=64).contains(&it.len()) && it.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')

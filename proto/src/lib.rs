@@ -35,6 +35,7 @@ mod cost;
 mod hello;
 mod invalid;
 mod message;
+mod outliers;
 mod report;
 mod rows;
 mod spikes;

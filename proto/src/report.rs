@@ -6,14 +6,16 @@ use std::time::Duration;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Place, Rows, WorstSlice};
+use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
 use maplatency_core::{MapIdentity, MapType};
 
 use crate::callers::{callers, callers_to_wire};
 use crate::cost::{cost, cost_to_wire};
 use crate::invalid::{
-    Checked, Problem, each, form, length, nanoseconds, range, repeated, text, uid,
+    Checked, Problem, each, form, kernel_name, length, nanoseconds, range, repeated, text, uid,
 };
+use crate::outliers::{outliers, outliers_to_wire};
 use crate::rows::{rows, rows_to_wire, worst, worst_to_wire};
 use crate::spikes::{spikes, spikes_to_wire};
 use crate::{InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SERIES, wire};
@@ -58,6 +60,8 @@ pub struct ProbeReport {
     pub callers: Vec<CallerRow>,
     /// Spikes in the agent's current window, those first that lost most time.
     pub spikes: Vec<Spike>,
+    /// Slow operations in the agent's current window, one by one. `None`: none are asked for.
+    pub outliers: Option<Outliers>,
 }
 
 /// The cumulative state with which the agent's current window begins.
@@ -137,6 +141,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             rows_withheld,
             callers: wire_callers,
             spikes: wire_spikes,
+            outliers: wire_outliers,
         } = wire;
         let has_rows = !(wire_rows.is_empty() && wire_worst.is_empty() && wire_callers.is_empty());
         if rows_withheld && (has_rows || beginning.is_some()) {
@@ -157,6 +162,10 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             rows_withheld,
             callers: callers(wire_callers)?,
             spikes: spikes(wire_spikes)?,
+            outliers: wire_outliers
+                .map(outliers)
+                .transpose()
+                .map_err(|e| e.within("outliers"))?,
         })
     }
 }
@@ -174,6 +183,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             rows_withheld,
             callers,
             spikes,
+            outliers,
         } = report;
         Self {
             uid,
@@ -193,6 +203,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             rows_withheld,
             callers: callers_to_wire(callers),
             spikes: spikes_to_wire(spikes),
+            outliers: outliers.map(outliers_to_wire),
         }
     }
 }
@@ -262,8 +273,7 @@ fn check_maps(wire: Vec<wire::Map>) -> Checked<Vec<MapIdentity>> {
     let maps = each("maps", wire, |wire::Map { id, name, r#type }| {
         Ok(MapIdentity {
             id: range("id", id, 1, i32::MAX)?,
-            // The kernel keeps 15 bytes; a byte that is no UTF-8 becomes three.
-            name: form("name", name, "at most 45 bytes", |it| it.len() <= 45)?,
+            name: kernel_name("name", name)?,
             // A newer agent may know more types; its maps count all the same.
             map_type: MapType::from_number(r#type),
         })

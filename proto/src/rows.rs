@@ -149,14 +149,14 @@ pub(crate) fn operation_to_wire(operation: Operation) -> i32 {
     wire.into()
 }
 
-fn outcome(field: &str, wire: i32) -> Checked<Outcome> {
+pub(crate) fn outcome(field: &str, wire: i32) -> Checked<Outcome> {
     Outcome::ALL
         .into_iter()
         .find(|it| outcome_to_wire(*it) == wire)
         .ok_or_else(|| InvalidMessage::new(field, Problem::Unknown(wire.into())))
 }
 
-fn outcome_to_wire(outcome: Outcome) -> i32 {
+pub(crate) fn outcome_to_wire(outcome: Outcome) -> i32 {
     let wire = match outcome {
         Outcome::Success => wire::Outcome::Success,
         Outcome::NotFound => wire::Outcome::NotFound,

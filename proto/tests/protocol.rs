@@ -7,6 +7,9 @@ use std::time::Duration;
 use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
+use maplatency_core::outliers::{
+    Evidence, Instead, Outlier, OutlierCaller, OutlierCounts, Outliers,
+};
 use maplatency_core::spikes::Spike;
 use maplatency_core::{Histogram, MapIdentity, MapLatencyProbeSpec, MapType, Operation, Outcome};
 use maplatency_proto::{
@@ -109,6 +112,7 @@ prop_compose! {
             rows_withheld: false,
             callers: vec![],
             spikes: vec![],
+            outliers: None,
         }
     }
 }
@@ -280,8 +284,56 @@ fn spike() -> Spike {
     }
 }
 
+fn outliers() -> Outliers {
+    let container = Container {
+        pod_uid: Some("0-a".to_owned()),
+        container_id: None,
+    };
+    let outlier = Outlier {
+        map_id: 1,
+        operation: Operation::LookupBatch,
+        outcome: Outcome::Success,
+        begin_unix_microseconds: 7,
+        until_user_nanoseconds: 4_000_000,
+        kernel_window_nanoseconds: 900,
+        key_size: 4,
+        entries: 32,
+        cpu: 0,
+        cpu_after: 1,
+        caller: OutlierCaller {
+            pid: 11,
+            tid: 12,
+            command: "reader".to_owned(),
+            cgroup_id: 5,
+            container,
+        },
+        evidence: Evidence {
+            off_cpu_nanoseconds: 3_000_000,
+            run_delay_nanoseconds: 2_000_000,
+            voluntary_switches: 1,
+            involuntary_switches: 2,
+            migrations: 3,
+            minor_faults: 4,
+            major_faults: 5,
+            instead: Some(Instead {
+                pid: 13,
+                command: "hog".to_owned(),
+                nanoseconds: 1_000_000,
+            }),
+        },
+    };
+    Outliers {
+        counts: OutlierCounts {
+            told: 1,
+            held_back: 2,
+            dropped: 3,
+        },
+        slowest: vec![outlier.into()],
+    }
+}
+
 #[test]
-fn callers_and_spikes_arrive_as_they_were_sent() {
+fn callers_spikes_and_outliers_arrive_as_they_were_sent() {
     let sent = wire::AgentMessage {
         kind: Some(Kind::Report(report())),
     };
@@ -290,6 +342,7 @@ fn callers_and_spikes_arrive_as_they_were_sent() {
     };
     assert_eq!(received.probes[0].callers, [caller(), others()]);
     assert_eq!(received.probes[0].spikes, [spike()]);
+    assert_eq!(received.probes[0].outliers, Some(outliers()));
 }
 
 fn refused(message: wire::AgentMessage) -> String {
@@ -361,6 +414,7 @@ fn report() -> wire::Report {
             rows_withheld: false,
             callers: vec![caller(), others()],
             spikes: vec![spike()],
+            outliers: Some(outliers()),
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {
@@ -525,7 +579,7 @@ fn every_malformed_field_of_a_report_is_named() {
 #[test]
 fn every_malformed_field_of_callers_and_spikes_is_named() {
     type Spoil = fn(&mut wire::Report);
-    let cases: [(&str, Spoil); 6] = [
+    let cases: [(&str, Spoil); 9] = [
         ("report.probes[0].callers", |it| {
             it.probes[0].callers = vec![wire::CallerRow::default(); MAX_CALLER_ROWS + 1];
         }),
@@ -541,6 +595,23 @@ fn every_malformed_field_of_callers_and_spikes_is_named() {
         }),
         ("report.probes[0].spikes[0].cpus", |it| {
             it.probes[0].spikes[0].cpus.clear();
+        }),
+        ("report.probes[0].outliers.slowest[0].evidence", |it| {
+            let outliers = it.probes[0].outliers.as_mut().unwrap();
+            outliers.slowest[0].evidence = None;
+        }),
+        (
+            "report.probes[0].outliers.slowest[0].evidence.instead.command",
+            |it| {
+                let outliers = it.probes[0].outliers.as_mut().unwrap();
+                let evidence = outliers.slowest[0].evidence.as_mut().unwrap();
+                evidence.instead.as_mut().unwrap().command = "x".repeat(46);
+            },
+        ),
+        ("report.probes[0].outliers.slowest", |it| {
+            let outliers = it.probes[0].outliers.as_mut().unwrap();
+            let one = outliers.slowest[0].clone();
+            outliers.slowest = vec![one; 65];
         }),
         ("report.probes[0].spikes[0].count", |it| {
             it.probes[0].spikes[0].count = 0;

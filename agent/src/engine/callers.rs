@@ -86,6 +86,12 @@ impl Callers {
         Ok(Some(identity))
     }
 
+    /// Who has a number, if that is a certain process. Operations are told later than they are counted.
+    pub(super) fn known(&self, number: u16, pid: u32) -> Option<Arc<CallerIdentity>> {
+        let identity = &self.known.get(&number)?.identity;
+        (identity.pid == pid).then(|| Arc::clone(identity))
+    }
+
     /// Ends a drain, in which all callers that were asked for had operations. Gives the numbers of which the blocks
     /// can go, and whether numbers are no longer what tasks remember.
     pub(super) fn end_drain(

@@ -98,6 +98,7 @@ impl Blocks {
             readers: self.readers.clone(),
             callers: by_caller,
             spans,
+            outliers: BTreeMap::new(),
             losses: BTreeMap::new(),
         })
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
 use aya::programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
 use maplatency_bpf::Tier;
@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::Engine;
 use super::callers::Callers;
 use super::drain::Blocks;
+use super::outliers::Outliers;
 use super::slots::Slots;
 use super::tier::{Refusal, RunningTier, TierChoice};
 use super::tracefs::{self, TracefsError};
@@ -72,6 +73,9 @@ pub enum LoadError {
     /// The agent could not make itself known to the kernel side.
     #[error("could not make the agent known to its own probes")]
     Identify(#[source] std::io::Error),
+    /// The kernel did not say how many CPUs there may be.
+    #[error("could not learn how many CPUs this host may have")]
+    Cpus(#[source] sys::Error),
     /// No tier of hooks works.
     #[error("no hooks for bpf(2) work here: {}", list(.0))]
     NoTier(Vec<Refusal>),
@@ -136,10 +140,12 @@ impl Engine {
         if tier == Tier::Tracepoint {
             tracefs::ensure()?;
         }
+        let cpus = sys::possible_cpus().map_err(LoadError::Cpus)?;
         let mut ebpf = EbpfLoader::new()
             .btf(Some(btf))
             // Task storage, which only the kernel side touches.
             .allow_unsupported_maps()
+            .map_max_entries("run_logs", super::count(cpus))
             .load(tier.object())
             .map_err(LoadError::Object)?;
 
@@ -180,6 +186,11 @@ impl Engine {
                 map: "free_callers",
                 source: source.into(),
             })?,
+            outliers: Outliers::new(
+                typed(&mut ebpf, "outliers", RingBuf::try_from)?,
+                typed(&mut ebpf, "outlier_counts", Array::try_from)?,
+                typed(&mut ebpf, "thresholds", HashMap::try_from)?,
+            ),
             // Tasks remember generation 0 before they know any.
             callers_generation: 1,
             hooks: ["enter_bpf", "exit_bpf", "on_switch"]

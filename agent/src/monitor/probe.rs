@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use maplatency_core::callers::{CALLERS_PER_MAP, CallerRows, CallerWindow};
+use maplatency_bpf::layout::{Outlier, OutlierCounts};
+use maplatency_core::callers::{CALLERS_PER_MAP, CallerIdentity, CallerRows, CallerWindow};
+use maplatency_core::histogram::{Histogram, Percentile};
 use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, medians, worst_slices};
+use maplatency_core::outliers::{self, Evidence, Instead, OutlierCaller, OutlierWindow};
 use maplatency_core::spikes::{Span, SpikeWindow};
-use maplatency_core::vocabulary::MapIdentity;
+use maplatency_core::vocabulary::{MapIdentity, Operation, Outcome};
 use tracing::warn;
 
 use super::{ProbeRequest, ProbeSnapshot};
-use crate::engine::{Engine, EngineError, Instance, Spans};
+use crate::engine::{Engine, EngineError, Instance, Spans, Thresholds, ToldOutliers};
 use crate::error::chain;
 use crate::reader::Readers;
 
@@ -20,6 +23,16 @@ pub(super) struct Epoch {
     pub(super) unix_microseconds: i64,
 }
 
+impl Epoch {
+    fn wall(self, at: Duration) -> i64 {
+        let since = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
+        self.unix_microseconds.saturating_add(since)
+    }
+}
+
+/// Operations of which one in a thousand can be told from the rest.
+const ENOUGH_FOR_P999: u64 = 10_000;
+
 pub(super) struct RunningProbe {
     request: ProbeRequest,
     instance: Instance,
@@ -28,6 +41,7 @@ pub(super) struct RunningProbe {
     window: SlidingWindow,
     callers: CallerWindow,
     spikes: SpikeWindow,
+    outliers: Option<OutlierWindow>,
     began: Duration,
     live: BTreeMap<u32, MapIdentity>,
     /// Maps that are gone, and when they were missed.
@@ -50,6 +64,8 @@ impl RunningProbe {
         window.begin(now, Rows::new());
         let callers = CallerWindow::new(request.spec.window);
         let spikes = SpikeWindow::new(request.spec.window);
+        let outliers = request.spec.outliers;
+        let outliers = outliers.map(|_| OutlierWindow::new(request.spec.window));
         Ok(Self {
             request,
             instance,
@@ -58,6 +74,7 @@ impl RunningProbe {
             window,
             callers,
             spikes,
+            outliers,
             began: now,
             live: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -149,14 +166,55 @@ impl RunningProbe {
         self.spikes.expire(now);
     }
 
+    /// From how long on operations are outliers, where the window is to say it.
+    pub(super) fn outlier_thresholds(&self) -> Option<Thresholds> {
+        if self.request.spec.outliers?.threshold.is_some() {
+            return None;
+        }
+        let mut by_operation: BTreeMap<(u32, Operation), Histogram> = BTreeMap::new();
+        for (key, counts) in self.window.within() {
+            let times = by_operation.entry((key.map_id, key.operation)).or_default();
+            times.merge(&counts.until_user);
+        }
+        let known = by_operation
+            .into_iter()
+            .filter(|(_, times)| times.count() >= ENOUGH_FOR_P999)
+            .filter_map(|(key, times)| Some((key, times.percentile(Percentile::P999)? + 1)));
+        Some(known.collect())
+    }
+
+    /// Takes the slow operations of the newest slice.
+    pub(super) fn note_outliers(
+        &mut self,
+        now: Duration,
+        outliers: ToldOutliers,
+        began: Duration,
+        epoch: Epoch,
+    ) {
+        let Some(window) = &mut self.outliers else {
+            return;
+        };
+        let wall = |ns| epoch.wall(Duration::from_nanos(ns).saturating_sub(began));
+        let told = outliers.told.into_iter();
+        let told = told.filter_map(|(it, caller)| outlier(&it, caller.as_deref(), wall));
+        let OutlierCounts {
+            told: number,
+            held_back,
+            ring_full,
+            ..
+        } = outliers.counts;
+        let counts = outliers::OutlierCounts {
+            told: number,
+            held_back,
+            dropped: ring_full,
+        };
+        window.advance(now, told.collect(), counts);
+    }
+
     pub(super) fn snapshot(&self, readers: Rows, epoch: Epoch) -> ProbeSnapshot {
         let (cumulative, at) = self.window.newest();
         let span = self.window.span();
-        let wall = |at: Duration| {
-            epoch
-                .unix_microseconds
-                .saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
-        };
+        let wall = |at| epoch.wall(at);
         let mut problems = self.reader_errors.clone();
         problems.extend(self.readers.problems());
         ProbeSnapshot {
@@ -172,9 +230,52 @@ impl RunningProbe {
             span,
             worst: worst_slices(&self.window, wall),
             spikes: self.spikes.spikes(span, wall),
+            outliers: self.outliers.as_ref().map(OutlierWindow::outliers),
             callers: self.callers.rows(span, CALLERS_PER_MAP),
             readers,
             problems,
         }
     }
+}
+
+/// `None` for an operation or outcome that this program does not know, of which the kernel side tells none.
+fn outlier(
+    told: &Outlier,
+    caller: Option<&CallerIdentity>,
+    wall: impl Fn(u64) -> i64,
+) -> Option<outliers::Outlier> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(outliers::Outlier {
+        map_id: told.map_id,
+        operation: Operation::from_command(u32::from(told.command_number))?,
+        outcome: Outcome::from_number(told.outcome)?,
+        begin_unix_microseconds: wall(told.begin_ns),
+        until_user_nanoseconds: told.until_user_ns,
+        kernel_window_nanoseconds: told.kernel_window_ns,
+        key_size: told.key_size,
+        entries: told.entries,
+        cpu: u32::from(told.cpu),
+        cpu_after: u32::from(told.cpu_after),
+        caller: OutlierCaller {
+            pid: told.pid,
+            tid: told.tid,
+            command: text(&told.command),
+            cgroup_id: told.cgroup_id,
+            container: caller.map(|it| it.container.clone()).unwrap_or_default(),
+        },
+        evidence: Evidence {
+            off_cpu_nanoseconds: told.off_cpu_ns,
+            run_delay_nanoseconds: told.run_delay_ns,
+            voluntary_switches: told.voluntary_switches,
+            involuntary_switches: told.involuntary_switches,
+            migrations: told.migrations,
+            minor_faults: told.minor_faults,
+            major_faults: told.major_faults,
+            instead: (told.instead_ns > 0).then(|| Instead {
+                pid: told.instead_pid,
+                command: text(&told.instead_command),
+                nanoseconds: told.instead_ns,
+            }),
+        },
+    })
 }

@@ -107,6 +107,7 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         rows_withheld: false,
         callers: top_callers(&probe.callers),
         spikes: probe.spikes.clone(),
+        outliers: probe.outliers.clone(),
     }
 }
 
@@ -139,6 +140,7 @@ fn unmeasured(
         rows_withheld: false,
         callers: vec![],
         spikes: vec![],
+        outliers: None,
     }
 }
 
@@ -187,6 +189,7 @@ fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Repor
         largest.worst.clear();
         largest.callers.clear();
         largest.spikes.clear();
+        largest.outliers = None;
         largest.beginning = None;
         largest.rows_withheld = true;
         largest.problems.insert(0, advice);
@@ -239,6 +242,7 @@ mod tests {
             worst: BTreeMap::new(),
             callers: vec![],
             spikes: vec![],
+            outliers: None,
             readers: Rows::new(),
             problems: vec![],
         }

@@ -349,6 +349,7 @@ mod tests {
             worst: BTreeMap::new(),
             callers: vec![],
             spikes: vec![],
+            outliers: None,
             readers: BTreeMap::new(),
             problems: vec![],
         });

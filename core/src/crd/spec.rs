@@ -105,6 +105,10 @@ pub struct MapLatencyProbeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_reads: Option<ActiveReads>,
 
+    /// Slow operations to tell one by one, with what happened to their threads. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<OutlierSelector>,
+
     /// Length of the sliding window over which status is computed, in seconds.
     #[serde(default = "default_window_seconds")]
     #[schemars(range(min = 10, max = 600))]
@@ -126,6 +130,35 @@ impl MapLatencyProbeSpec {
         });
         operations.sort_unstable();
         operations
+    }
+}
+
+/// Which operations are outliers.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutlierSelector {
+    /// Operations that took at least so long until their caller was back in user mode, in microseconds. Absent: those
+    /// slower than 99.9 % of the same operation on the same map and node, in the window so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub threshold_microseconds: Option<i64>,
+
+    /// How many a node tells in a second. The others are counted.
+    #[serde(default = "default_outliers_per_second")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub per_second: i64,
+}
+
+const fn default_outliers_per_second() -> i64 {
+    100
+}
+
+impl Default for OutlierSelector {
+    fn default() -> Self {
+        Self {
+            threshold_microseconds: None,
+            per_second: default_outliers_per_second(),
+        }
     }
 }
 

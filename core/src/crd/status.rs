@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::agents::AgentsStatus;
+use super::outliers::OutliersStatus;
 use crate::vocabulary::{MapType, Operation, Outcome};
 
 /// What was measured, in one window, on the selected nodes.
@@ -53,6 +54,10 @@ pub struct MapLatencyProbeStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
     pub spikes: Vec<SpikeStatus>,
+
+    /// Slow operations, told one by one. Absent unless `spec.outliers` asks for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outliers: Option<OutliersStatus>,
 
     /// The callers that spent most time in operations, per map and operation, and for each node and map with more
     /// callers than are told apart one row for all the others.

@@ -40,6 +40,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
         worst: BTreeMap::new(),
         callers: vec![],
         spikes: vec![],
+        outliers: None,
         losses: BTreeMap::new(),
     }
 }

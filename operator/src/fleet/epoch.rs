@@ -7,6 +7,7 @@ use maplatency_core::MapIdentity;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
+use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
 use maplatency_proto::{Beginning, ProbeReport, Report};
 
@@ -40,6 +41,7 @@ struct ProbeWindow {
     worst: BTreeMap<Place, WorstSlice>,
     callers: Vec<CallerRow>,
     spikes: Vec<Spike>,
+    outliers: Option<Outliers>,
     problems: Vec<String>,
 }
 
@@ -109,6 +111,7 @@ impl Epoch {
             rows_withheld,
             callers,
             spikes,
+            outliers,
         } = report;
         let known = self
             .windows
@@ -146,6 +149,7 @@ impl Epoch {
         probe.worst = worst;
         probe.callers = callers;
         probe.spikes = spikes;
+        probe.outliers = outliers;
         probe.problems = problems;
         self.windows.insert(uid, probe);
         advanced
@@ -199,6 +203,10 @@ impl Epoch {
             worst,
             callers,
             spikes,
+            outliers: probe.outliers.clone().map(|mut it| {
+                it.slowest.retain(|it| is_within(it.map_id, it.operation));
+                it
+            }),
             losses: self.losses.clone(),
         };
         Some((window, probe.problems.clone()))
@@ -231,6 +239,7 @@ impl ProbeWindow {
             worst: BTreeMap::new(),
             callers: Vec::new(),
             spikes: Vec::new(),
+            outliers: None,
             problems: Vec::new(),
         }
     }

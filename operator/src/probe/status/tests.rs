@@ -42,6 +42,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         worst: [].into(),
         callers: vec![],
         spikes: vec![],
+        outliers: None,
         losses: [].into(),
     };
     View {

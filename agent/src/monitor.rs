@@ -198,6 +198,7 @@ impl Monitor {
             .name("monitor".to_owned())
             .spawn(move || match Engine::load(choice) {
                 Ok(engine) => {
+                    crate::process::trim_heap();
                     let tier = engine.tier().clone();
                     // Fails only when the starter has gone; the inbox says the same.
                     let _ = ready.send(Ok(tier));

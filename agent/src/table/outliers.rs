@@ -53,7 +53,7 @@ fn line(outlier: &OutlierStatus) -> String {
         format!("CPU {cpu} to {cpu_after}")
     };
     format!(
-        "{} {operation} on {} (id {}) by {command} (pid {pid}), {moved}, {} UTC:\n  {} in the kernel window; {}\n",
+        "{} {operation} on {} (id {}) by {command} (pid {pid}), {moved}, {} UTC:\n  kernel window {}; {}\n",
         duration(*until_user_nanoseconds),
         name(map),
         map.id,
@@ -78,19 +78,20 @@ fn happened(evidence: &EvidenceStatus) -> String {
     let mut parts = Vec::new();
     if *off_cpu_nanoseconds > 0 {
         parts.push(format!(
-            "{} off the CPU ({} waiting for one)",
+            "off CPU {}, of that {} ready to run",
             duration(*off_cpu_nanoseconds),
             duration(*run_delay_nanoseconds)
         ));
     }
     if let Some(instead) = ran_instead {
         parts.push(format!(
-            "{} (pid {}) ran for {}",
+            "{} (pid {}) ran {}",
             instead.command,
             instead.pid,
             duration(instead.nanoseconds)
         ));
     }
+    let mut counts = Vec::new();
     for (count, what) in [
         (voluntary_switches, "voluntary switch"),
         (involuntary_switches, "involuntary switch"),
@@ -104,11 +105,91 @@ fn happened(evidence: &EvidenceStatus) -> String {
             (_, false) => "s",
         };
         if *count > 0 {
-            parts.push(format!("{count} {what}{ending}"));
+            counts.push(format!("{count} {what}{ending}"));
         }
     }
-    if parts.is_empty() {
-        return "neither switched out nor faulted".to_owned();
+    match (parts.join(", "), counts.join(", ")) {
+        (times, counts) if times.is_empty() && counts.is_empty() => {
+            "neither switched out nor faulted".to_owned()
+        }
+        (times, counts) if times.is_empty() => counts,
+        (times, counts) if counts.is_empty() => times,
+        (times, counts) => format!("{times},\n  {counts}"),
     }
-    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use insta::assert_snapshot;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+    use k8s_openapi::jiff::Timestamp;
+    use maplatency_core::crd::outliers::RanInsteadStatus;
+    use maplatency_core::crd::status::MapReference;
+    use maplatency_core::{Operation, Outcome};
+
+    fn outlier(evidence: EvidenceStatus) -> OutlierStatus {
+        OutlierStatus {
+            node: "node-a".to_owned(),
+            time: MicroTime(Timestamp::from_microsecond(0).unwrap()),
+            map: MapReference {
+                id: 7,
+                name: "ct".to_owned(),
+                map_type: None,
+            },
+            operation: Operation::Lookup,
+            outcome: Outcome::Success,
+            until_user_nanoseconds: 4_000_000,
+            kernel_window_nanoseconds: 900,
+            cpu: 0,
+            cpu_after: 0,
+            key_size: 4,
+            entries: 0,
+            pid: 11,
+            tid: 12,
+            command: "reader".to_owned(),
+            pod_uid: None,
+            evidence,
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_told_and_nothing_else() {
+        let waited = EvidenceStatus {
+            off_cpu_nanoseconds: 3_990_000,
+            run_delay_nanoseconds: 3_980_000,
+            involuntary_switches: 1,
+            migrations: 2,
+            ran_instead: Some(RanInsteadStatus {
+                pid: 13,
+                command: "hog".to_owned(),
+                nanoseconds: 2_500_000,
+            }),
+            ..EvidenceStatus::default()
+        };
+        let moved = OutlierStatus {
+            cpu_after: 3,
+            ..outlier(waited)
+        };
+        let outliers = OutliersStatus {
+            count: 1_200,
+            held_back: 7,
+            dropped: 0,
+            slowest: vec![moved, outlier(EvidenceStatus::default())],
+        };
+        assert_snapshot!(section(&outliers).unwrap(), @r"
+
+        OUTLIERS, the slowest of 1.20k; 7 held back, 0 dropped
+        4.00ms Lookup on ct (id 7) by reader (pid 11), CPU 0 to 3, 00:00:00 UTC:
+          kernel window 900ns; off CPU 3.99ms, of that 3.98ms ready to run, hog (pid 13) ran 2.50ms,
+          1 involuntary switch, 2 migrations
+        4.00ms Lookup on ct (id 7) by reader (pid 11), CPU 0, 00:00:00 UTC:
+          kernel window 900ns; neither switched out nor faulted
+        ");
+    }
+
+    #[test]
+    fn without_outliers_there_is_nothing_to_tell() {
+        assert_eq!(section(&OutliersStatus::default()), None);
+    }
 }

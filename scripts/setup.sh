@@ -49,8 +49,11 @@ missing_packages() {
   has cc || echo gcc
   header stdio.h || echo libc6-dev
   has make || echo make
-  if wanted bench; then
+  # A test lets it trace the same hooks.
+  if wanted test || wanted bench; then
     has bpftrace || echo bpftrace
+  fi
+  if wanted bench; then
     has perf || echo linux-perf
   fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates

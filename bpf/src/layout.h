@@ -46,7 +46,9 @@ enum loss {
 	LOSS_HOOK = 4,
 	/* The caller is in a pid namespace that the agent does not see into. */
 	LOSS_NAMESPACE = 5,
-	LOSS_KINDS = 6,
+	/* The caller's descriptor no longer stood for a map at the exit. */
+	LOSS_CLOSED = 6,
+	LOSS_KINDS = 7,
 };
 
 /* How a call ended; core/src/vocabulary.rs says what each means. */

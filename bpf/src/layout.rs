@@ -53,17 +53,20 @@ pub enum Loss {
     Hook = 4,
     /// The caller is in a pid namespace that the agent does not see into.
     Namespace = 5,
+    /// The caller's descriptor no longer stood for a map at the exit.
+    Closed = 6,
 }
 
 impl Loss {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Storage,
         Self::Attributes,
         Self::Blocks,
         Self::Died,
         Self::Hook,
         Self::Namespace,
+        Self::Closed,
     ];
 
     /// The name in status and reports.
@@ -75,6 +78,7 @@ impl Loss {
             Self::Died => "TaskDied",
             Self::Hook => "HookMissed",
             Self::Namespace => "OutsidePidNamespace",
+            Self::Closed => "MapClosed",
         }
     }
 }

@@ -31,6 +31,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define BATCH_COMMANDS                                                                                    \
 	(1u << BPF_MAP_LOOKUP_BATCH | 1u << BPF_MAP_LOOKUP_AND_DELETE_BATCH | 1u << BPF_MAP_UPDATE_BATCH | \
 	 1u << BPF_MAP_DELETE_BATCH)
+#define SMALLEST_PAGE 4096
 #define BATCH_COUNT_OFFSET 32
 #define BATCH_FD_OFFSET 36
 
@@ -135,6 +136,12 @@ static __always_inline __u8 outcome_of(long result)
 	}
 }
 
+/* Whether only a call that had a map ends so. */
+static __always_inline bool had_map(__u8 outcome)
+{
+	return outcome <= OUTCOME_NO_MEMORY;
+}
+
 /*
  * Reads the file descriptor that the caller passed, and of a batch the number of elements, which the kernel has put in
  * place of their greatest number by now. Where it refused the call as such it has not, and nothing was moved.
@@ -158,20 +165,14 @@ static __always_inline bool read_attributes(struct task_state *state, __u32 *fd)
 	return true;
 }
 
-/* The open file behind the descriptor that the caller passed. Null where there is none. */
-static __always_inline struct file *file_of_call(struct task_struct *task, struct task_state *state)
+/* The open file behind a descriptor of the current task. Null where there is none. */
+static __always_inline struct file *file_behind(struct task_struct *task, __u32 fd)
 {
-	struct fdtable *table;
+	/* Loads through typed pointers, which cost no call of a helper. */
+	struct fdtable *table = task->files->fdt;
 	struct file *file = NULL;
 	struct file **slot;
-	__u32 fd = 0;
 
-	if (!read_attributes(state, &fd)) {
-		count_loss(LOSS_ATTRIBUTES);
-		return NULL;
-	}
-	/* Loads through typed pointers, which cost no call of a helper. */
-	table = task->files->fdt;
 	if (fd >= table->max_fds)
 		return NULL;
 	slot = table->fd + fd;
@@ -226,22 +227,34 @@ static __always_inline int exit_call(long result)
 	struct config *cfg = configuration();
 	struct bpf_map *map;
 	struct file *file;
+	__u32 fd = 0;
 
 	if (!state || !cfg || state->phase != PHASE_IN_CALL)
 		return 0;
 	state->phase = PHASE_IDLE;
-	state->outcome = outcome_of(result);
-	file = file_of_call(task, state);
-	if (!file)
+	/* The kernel refuses attributes of more than a page before it looks at them. */
+	if (state->attributes_size > SMALLEST_PAGE)
 		return 0;
-	if (state->role == ROLE_CHECK) {
+	state->outcome = outcome_of(result);
+	if (!read_attributes(state, &fd)) {
+		/* Attributes that the kernel could not read either are no operation. */
+		if (had_map(state->outcome))
+			count_loss(LOSS_ATTRIBUTES);
+		return 0;
+	}
+	file = file_behind(task, fd);
+	if (state->role == ROLE_CHECK && file) {
 		cfg->map_file_operations = (__u64)BPF_CORE_READ(file, f_op);
 		cfg->checked_calls++;
 		return 0;
 	}
-	map = map_behind(file, cfg);
-	if (!map || bpf_core_read(&state->map_id, sizeof(state->map_id), &map->id))
+	map = file ? map_behind(file, cfg) : NULL;
+	if (!map) {
+		if (had_map(state->outcome))
+			count_loss(LOSS_CLOSED);
 		return 0;
+	}
+	bpf_core_read(&state->map_id, sizeof(state->map_id), &map->id);
 	state->probes = probes_of(state, cfg, map);
 	if (!state->probes)
 		return 0;

@@ -19,6 +19,7 @@ pub mod caller;
 pub mod cluster;
 pub mod controlplane;
 pub mod crd;
+pub mod fault;
 pub mod measure;
 pub mod process;
 pub mod vm;

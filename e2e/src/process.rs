@@ -148,6 +148,21 @@ impl Daemon {
             .with_context(|| format!("could not kill {}", self.name))
     }
 
+    /// Stops the process where it is, until [`Self::resume`].
+    pub fn suspend(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets a suspended process go on.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// What Ctrl-C does.
+    pub fn interrupt(&self) -> Result<()> {
+        self.signal(Signal::SIGINT)
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).expect("pids are positive and fit an i32");
         match signal::kill(Pid::from_raw(pid), signal) {

@@ -218,7 +218,8 @@ pub struct LogArgs {
 /// Hooks by which bpf(2) is timed. All count the same operations; they differ in what they cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum TierArg {
-    /// The first of the others that this kernel takes.
+    /// The first of the others that this kernel takes; of the last two the one that costs less here, by a second's
+    /// system calls.
     #[value(name = "Auto")]
     Auto,
     /// Entry and exit of the function behind bpf(2); costs other system calls nothing.

@@ -4,6 +4,7 @@
 //! dropped, or the process dies however it dies, the kernel frees programs, maps and links.
 
 mod callers;
+mod calls;
 mod drain;
 mod load;
 mod objects;

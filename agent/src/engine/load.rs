@@ -16,6 +16,7 @@ use tracing::{debug, info};
 
 use super::Engine;
 use super::callers::Callers;
+use super::calls::Calls;
 use super::drain::Blocks;
 use super::outliers::Outliers;
 use super::slots::Slots;
@@ -117,6 +118,18 @@ impl Engine {
         for tier in choice.candidates() {
             match Self::load_tier(tier, &btf) {
                 Ok(mut engine) => {
+                    if tier == Tier::Tracepoint
+                        && choice == TierChoice::Auto
+                        && let Some(cheaper) = engine.cheaper(&btf)?
+                    {
+                        refusals.push(Refusal {
+                            tier,
+                            reason: "costs more, as most system calls are bpf(2)".to_owned(),
+                        });
+                        engine = cheaper;
+                    }
+                    // Its work is done.
+                    drop(engine.ebpf.take_map("call_counts"));
                     engine.tier.refusals = refusals;
                     info!(tier = %engine.tier, "Loaded the probes");
                     return Ok(engine);
@@ -134,6 +147,21 @@ impl Engine {
             (TierChoice::Only(_), Some(error)) => Err(error),
             _ => Err(LoadError::NoTier(refusals)),
         }
+    }
+
+    /// Another tier, where the host's system calls make it cost less.
+    fn cheaper(&mut self, btf: &Btf) -> Result<Option<Self>, LoadError> {
+        let calls = Calls::watch(&mut self.ebpf, btf)?;
+        info!(
+            percent_bpf = calls.share() * 100.0,
+            "Watched the host's system calls for a second"
+        );
+        if !calls.are_mostly_bpf() {
+            return Ok(None);
+        }
+        Ok(Self::load_tier(Tier::TpBtf, btf)
+            .inspect_err(|error| debug!(error = chain(error), "TpBtf does not work here"))
+            .ok())
     }
 
     fn load_tier(tier: Tier, btf: &Btf) -> Result<Self, LoadError> {
@@ -208,10 +236,16 @@ impl Engine {
     }
 }
 
+/// One of the programs is loaded for a moment only, or never.
+pub(super) fn loaded(ebpf: &Ebpf) -> impl Iterator<Item = &aya::programs::Program> {
+    let programs = ebpf.programs().map(|it| it.1);
+    programs.filter(|it| it.fd().is_ok())
+}
+
 /// The maps of every program that is loaded, as the kernel tells them.
 fn own_maps(ebpf: &Ebpf) -> Result<BTreeSet<u32>, LoadError> {
     let mut ids = BTreeSet::new();
-    for (_, program) in ebpf.programs() {
+    for program in loaded(ebpf) {
         let info = program.info().map_err(LoadError::OwnMaps)?;
         let maps = info.map_ids().map_err(LoadError::OwnMaps)?;
         ids.extend(maps.unwrap_or_default());
@@ -317,7 +351,7 @@ fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut RawTracePoint {
     program(ebpf, name)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut P
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut P
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
@@ -350,7 +384,7 @@ fn opened(ebpf: &Ebpf, name: &'static str) -> Result<sys::Map, LoadError> {
     sys::Map::from_fd(fd).map_err(|it| unusable(it.into()))
 }
 
-fn typed<M>(
+pub(super) fn typed<M>(
     ebpf: &mut Ebpf,
     name: &'static str,
     convert: impl FnOnce(aya::maps::Map) -> Result<M, aya::maps::MapError>,
@@ -364,7 +398,10 @@ fn typed<M>(
     })
 }
 
-fn refused(step: &'static str, program: &'static str) -> impl Fn(ProgramError) -> LoadError {
+pub(super) fn refused(
+    step: &'static str,
+    program: &'static str,
+) -> impl Fn(ProgramError) -> LoadError {
     move |source| LoadError::Program {
         step,
         program,

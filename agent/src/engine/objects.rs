@@ -7,7 +7,7 @@ use aya::Ebpf;
 use maplatency_bpf::sys;
 use tracing::warn;
 
-use super::Engine;
+use super::{Engine, load};
 use crate::error::chain;
 
 /// The maps and programs of an engine. Keeps them loaded, but not attached.
@@ -38,8 +38,8 @@ fn maps(ids: &BTreeSet<u32>) -> Result<Vec<OwnedFd>, sys::Error> {
 }
 
 fn programs(ebpf: &Ebpf) -> Result<Vec<OwnedFd>, aya::programs::ProgramError> {
-    ebpf.programs()
-        .map(|(_, program)| {
+    load::loaded(ebpf)
+        .map(|program| {
             let fd = program.fd()?.as_fd().try_clone_to_owned();
             fd.map_err(aya::programs::ProgramError::IOError)
         })

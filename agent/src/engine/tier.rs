@@ -12,7 +12,7 @@ use crate::error::chain;
 /// The hooks that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TierChoice {
-    /// The first that the kernel takes.
+    /// The first that the kernel takes, or the one of the last two that costs less with this host's system calls.
     #[default]
     Auto,
     /// These or none.

@@ -1,4 +1,5 @@
-//! Compiles the BPF programs with clang into one object that the agent embeds.
+//! Compiles the BPF programs with clang, one object per tier and architecture. The agent embeds those of its own; the
+//! others are compiled so that a change for one architecture cannot break the other unseen.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,6 +8,11 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
+/// As Rust calls them, and as libbpf's headers do.
+const ARCHITECTURES: [(&str, &str); 2] = [
+    ("x86_64", "__TARGET_ARCH_x86"),
+    ("aarch64", "__TARGET_ARCH_arm64"),
+];
 /// One source per tier; an object is named like its source.
 const TIERS: [&str; 3] = ["fentry", "tracepoint", "tp_btf"];
 
@@ -16,28 +22,40 @@ fn main() -> anyhow::Result<()> {
     println!("cargo::rerun-if-env-changed=PATH");
 
     let clang = find_clang()?;
-    let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
-    let target = match architecture.as_str() {
-        "x86_64" => "__TARGET_ARCH_x86",
-        "aarch64" => "__TARGET_ARCH_arm64",
-        other => bail!("maplatency runs on x86_64 and aarch64, not on {other}"),
-    };
-    for tier in TIERS {
-        compile(&clang, &architecture, target, tier)?;
+    let own = env::var("CARGO_CFG_TARGET_ARCH")?;
+    if ARCHITECTURES.iter().all(|it| it.0 != own) {
+        bail!("maplatency runs on x86_64 and aarch64, not on {own}");
+    }
+    for (architecture, macro_name) in ARCHITECTURES {
+        for tier in TIERS {
+            let object = if architecture == own {
+                format!("{tier}.bpf.o")
+            } else {
+                format!("{tier}.{architecture}.bpf.o")
+            };
+            // The few types that the headers define are the same on both.
+            compile(&clang, &own, macro_name, tier, &object)?;
+        }
     }
     Ok(())
 }
 
-fn compile(clang: &Path, architecture: &str, target: &str, tier: &str) -> anyhow::Result<()> {
+fn compile(
+    clang: &Path,
+    headers: &str,
+    target: &str,
+    tier: &str,
+    object: &str,
+) -> anyhow::Result<()> {
     let source = format!("src/{tier}.bpf.c");
-    let object = PathBuf::from(env::var("OUT_DIR")?).join(format!("{tier}.bpf.o"));
+    let object = PathBuf::from(env::var("OUT_DIR")?).join(object);
     let output = Command::new(clang)
         .args(["-target", "bpf", "-mcpu=v3", "-O2", "-g", "-c"])
         // BPF_PROG declares parameters that a program need not use.
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
         .arg(format!("-D{target}"))
         .arg("-isystem")
-        .arg(format!("/usr/include/{architecture}-linux-gnu"))
+        .arg(format!("/usr/include/{headers}-linux-gnu"))
         .args([OsStr::new(&source), OsStr::new("-o"), object.as_os_str()])
         .output()
         .with_context(|| format!("could not run {}", clang.display()))?;

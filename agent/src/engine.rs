@@ -16,10 +16,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
-use maplatency_bpf::layout::{Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Probe, Role, Target};
+use maplatency_bpf::layout::{
+    Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Newcomer, Probe, Role, Target,
+};
 use maplatency_core::callers::CallerRows;
 use maplatency_core::measure::Rows;
 use maplatency_core::validate::CheckedSpec;
+use maplatency_core::vocabulary::{MapIdentity, MapType};
 
 pub use drain::Spans;
 pub use load::LoadError;
@@ -89,6 +92,7 @@ pub struct Engine {
     tier: RunningTier,
     config: Array<MapData, Config>,
     targets: HashMap<MapData, u32, Target>,
+    newcomers: HashMap<MapData, u32, Newcomer>,
     probes: Array<MapData, Probe>,
     globs: Array<MapData, Glob>,
     losses: PerCpuArray<MapData, u64>,
@@ -98,6 +102,7 @@ pub struct Engine {
     slots: Slots,
     slice: u32,
     wanted: BTreeMap<u32, u32>,
+    newest_map: u32,
     hooks: Vec<OwnedFd>,
     role: OwnedFd,
     own_maps: BTreeSet<u32>,
@@ -157,10 +162,12 @@ impl Engine {
         self.configure()
     }
 
-    /// Sets which maps each probe measures. Returns once the kernel side goes by it.
+    /// Sets which maps each probe measures, of those with ids up to `newest_map`. Later ones are newcomers. Returns once
+    /// the kernel side goes by it.
     pub fn set_targets(
         &mut self,
         maps: &BTreeMap<Instance, BTreeSet<u32>>,
+        newest_map: u32,
     ) -> Result<(), EngineError> {
         let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
         for (instance, ids) in maps {
@@ -182,21 +189,34 @@ impl Engine {
             }
         }
         for id in self.wanted.keys().filter(|it| !wanted.contains_key(it)) {
-            match self.targets.remove(id) {
-                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => (),
-                Err(source) => {
-                    return Err(EngineError::Write {
-                        map: "targets",
-                        source,
-                    });
-                }
-            }
+            removed("targets", self.targets.remove(id))?;
         }
-        if self.wanted == wanted {
+        if self.wanted == wanted && self.newest_map == newest_map {
             return Ok(());
         }
         self.wanted = wanted;
+        self.newest_map = newest_map;
         self.configure()
+    }
+
+    /// Maps that had operations before they were listed.
+    pub fn newcomers(&self) -> Result<Vec<MapIdentity>, EngineError> {
+        let entries: Result<Vec<_>, _> = self.newcomers.iter().collect();
+        let entries = entries.map_err(|source| EngineError::Read {
+            map: "newcomers",
+            source: source.into(),
+        })?;
+        let identity = |(id, newcomer): (u32, Newcomer)| MapIdentity {
+            id,
+            name: newcomer.name(),
+            map_type: MapType::from_number(newcomer.map_type),
+        };
+        Ok(entries.into_iter().map(identity).collect())
+    }
+
+    /// Makes room for other newcomers.
+    pub fn forget_newcomer(&mut self, id: u32) -> Result<(), EngineError> {
+        removed("newcomers", self.newcomers.remove(&id))
     }
 
     /// Ids of the maps that the probes themselves use. Nobody but the agent reads them.
@@ -204,27 +224,34 @@ impl Engine {
         &self.own_maps
     }
 
-    /// Reads everything counted so far.
-    pub fn drain(&mut self) -> Result<Drained, EngineError> {
+    /// Reads everything counted so far on the maps that are shown, and lets go of the rest: until a newcomer is listed,
+    /// all probes count it.
+    pub fn drain(
+        &mut self,
+        shown: &BTreeMap<Instance, BTreeSet<u32>>,
+    ) -> Result<Drained, EngineError> {
         let over = self.slice;
         self.slice = self.slice.wrapping_add(1);
         let config = self.configuration()?;
         self.set_configuration(config)?;
-        let mut drained = self.blocks.drain(over, &mut self.callers)?;
+        let is_shown = |instance, id| shown.get(&instance).is_some_and(|ids| ids.contains(&id));
+        let (mut drained, strangers) =
+            self.blocks
+                .drain(over, &mut self.callers, is_shown, self.newest_map)?;
         let (forgotten, renumbered) = self.callers.end_drain(self.blocks.len())?;
         self.callers_generation += u32::from(renumbered);
         if !forgotten.is_empty() {
             self.blocks.forget_callers(&forgotten)?;
         }
-        if renumbered || !forgotten.is_empty() {
+        if renumbered || strangers || !forgotten.is_empty() {
             self.configure()?;
         }
         drained.losses = self.losses()?;
         Ok(drained)
     }
 
-    /// Lets go of what was counted on maps that are gone.
-    pub fn forget_maps(&mut self, gone: &BTreeSet<u32>) -> Result<(), EngineError> {
+    /// Lets go of what probes counted on maps that are gone.
+    pub fn forget_maps(&mut self, gone: &BTreeSet<(Instance, u32)>) -> Result<(), EngineError> {
         if gone.is_empty() {
             return Ok(());
         }
@@ -262,9 +289,12 @@ impl Engine {
         let mut config = self.configuration()?;
         config.commands = 0;
         config.filtered_probes = 0;
+        config.newcomer_probes = 0;
+        config.newest_map = self.newest_map;
         config.generation += 1;
         for (index, probe) in self.slots.in_use() {
             config.commands |= probe.commands;
+            config.newcomer_probes |= 1 << index;
             if probe.includes + probe.excludes > 0 {
                 config.filtered_probes |= 1 << index;
             }
@@ -302,6 +332,14 @@ impl ReaderPass {
     /// Declares the calling thread a reader.
     pub fn declare(&self) -> std::io::Result<()> {
         load::take_role(self.0.as_fd(), Role::Reader)
+    }
+}
+
+/// What is not there need not be removed.
+fn removed(map: &'static str, answer: Result<(), aya::maps::MapError>) -> Result<(), EngineError> {
+    match answer {
+        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(source) => Err(EngineError::Write { map, source }),
     }
 }
 

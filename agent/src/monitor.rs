@@ -23,7 +23,7 @@ use tracing::{error, info};
 
 use crate::clock;
 use crate::cost::Meter;
-use crate::discover::{DiscoverError, Maps};
+use crate::discover::{DiscoverError, Fate, Maps};
 use crate::engine::{Engine, EngineError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
 use probe::{Epoch, RunningProbe};
@@ -352,12 +352,35 @@ impl Measuring {
             .iter_mut()
             .map(|probe| (probe.instance(), probe.see_maps(maps, now)))
             .collect();
-        Ok(self.engine.set_targets(&targets)?)
+        self.engine.set_targets(&targets, self.maps.newest())?;
+        self.meet_newcomers(now)
+    }
+
+    /// Takes note of maps that went before they were listed. Of those the kernel side alone knows who they were.
+    fn meet_newcomers(&mut self, now: Duration) -> Result<(), MonitorError> {
+        for newcomer in self.engine.newcomers()? {
+            match self.maps.fate_of(newcomer.id) {
+                Fate::Coming => continue,
+                Fate::Listed => (),
+                Fate::Missed => {
+                    for probe in &mut self.probes {
+                        probe.miss_map(&newcomer, now);
+                    }
+                }
+            }
+            self.engine.forget_newcomer(newcomer.id)?;
+        }
+        Ok(())
     }
 
     fn slice(&mut self) -> Result<(), MonitorError> {
         self.find_maps()?;
-        let mut drained = self.engine.drain()?;
+        let shown: BTreeMap<_, BTreeSet<u32>> = self
+            .probes
+            .iter()
+            .map(|it| (it.instance(), it.shown_maps()))
+            .collect();
+        let mut drained = self.engine.drain(&shown)?;
         let now = self.now();
         let mut forgotten = BTreeSet::new();
         let mut snapshots = self.refused.clone();
@@ -370,7 +393,13 @@ impl Measuring {
             let spans = drained.spans.remove(&probe.instance()).unwrap_or_default();
             probe.advance(now, rows, callers);
             probe.note_spikes(now, spans, self.began);
-            forgotten.extend(probe.forgotten_maps(now));
+            let instance = probe.instance();
+            forgotten.extend(
+                probe
+                    .forgotten_maps(now)
+                    .into_iter()
+                    .map(|id| (instance, id)),
+            );
             let readers = drained
                 .readers
                 .remove(&probe.instance())

@@ -19,6 +19,8 @@
 
 struct bpf_map {
 	__u32 id;
+	enum bpf_map_type map_type;
+	char name[16];
 };
 
 struct file_operations;

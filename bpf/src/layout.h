@@ -18,6 +18,8 @@
 /* Levels of a caller's cgroup that are told, from its own upwards, and room for the name of each. */
 #define CGROUP_LEVELS 4
 #define CGROUP_NAME 96
+/* Maps that user space has not listed yet, of which operations are counted. */
+#define MAX_NEWCOMERS 1024
 
 /* What a thread of the agent does; others are ROLE_NONE. */
 enum role {
@@ -79,6 +81,10 @@ struct config {
 	__u32 generation;
 	/* Changes when callers lose their numbers. */
 	__u32 callers_generation;
+	/* The highest id of a map that user space knows of; those above are newcomers. Ids rise until they wrap. */
+	__u32 newest_map;
+	/* Probes that select maps by what a newcomer tells of itself, a bit each. */
+	__u32 newcomer_probes;
 	__u32 unused;
 };
 
@@ -86,6 +92,12 @@ struct config {
 struct target {
 	/* Probes that want it, a bit each. */
 	__u32 probes;
+};
+
+/* A map that had operations before user space listed it. It may be gone when user space asks. */
+struct newcomer {
+	__u32 map_type;
+	char name[16];
 };
 
 struct probe {
@@ -164,8 +176,9 @@ struct caller {
 	char cgroup[CGROUP_LEVELS][CGROUP_NAME];
 };
 
-_Static_assert(sizeof(struct config) == 64, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct config) == 72, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct newcomer) == 20, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct probe) == 24, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block_key) == 16, "layout.rs asserts the same size");

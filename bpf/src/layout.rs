@@ -18,6 +18,8 @@ pub const OTHER_CALLERS: u16 = 0;
 pub const CGROUP_LEVELS: usize = 4;
 /// Room for the name of each, with the zero that ends it.
 pub const CGROUP_NAME: usize = 96;
+/// Maps not listed yet of which operations are counted.
+pub const MAX_NEWCOMERS: u32 = 1024;
 /// Buckets in a block.
 pub const BLOCK_BUCKETS: usize = 64;
 /// Set in [`BlockKey::instance`] for reads by the agent's own readers.
@@ -103,6 +105,10 @@ pub struct Config {
     pub generation: u32,
     /// Changes when callers lose their numbers.
     pub callers_generation: u32,
+    /// The highest id of a map that user space knows of; those above are newcomers.
+    pub newest_map: u32,
+    /// Probes that select maps by what a newcomer tells of itself, a bit each.
+    pub newcomer_probes: u32,
     /// Not used.
     pub unused: u32,
 }
@@ -113,6 +119,23 @@ pub struct Config {
 pub struct Target {
     /// Probes that want the map, a bit each.
     pub probes: u32,
+}
+
+/// `struct newcomer`, by map id: a map that had operations before user space listed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Newcomer {
+    /// Its type, by the kernel's number.
+    pub map_type: u32,
+    /// Its name, up to the first zero.
+    pub name: [u8; 16],
+}
+
+impl Newcomer {
+    /// Its name.
+    pub fn name(&self) -> String {
+        String::from_utf8_lossy(&text(&self.name)).into_owned()
+    }
 }
 
 /// `struct probe`.
@@ -320,8 +343,12 @@ fn number<const N: usize, T>(bytes: &[u8], at: usize, convert: impl Fn([u8; N]) 
     convert(std::array::from_fn(|it| bytes[at + it]))
 }
 
-const _: () = assert!(size_of::<Config>() == 64, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Config>() == 72, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
+const _: () = assert!(
+    size_of::<Newcomer>() == 20,
+    "layout.h asserts the same size"
+);
 const _: () = assert!(size_of::<Probe>() == 24, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");
 const _: () = assert!(BlockKey::BYTES == 16, "layout.h asserts the same size");
@@ -335,12 +362,14 @@ const _: () = assert!(Caller::BYTES == 424, "layout.h asserts the same size");
 #[cfg(feature = "aya")]
 #[allow(unsafe_code, reason = "aya's marker for plain data is an unsafe trait")]
 mod pod {
-    use super::{CallerKey, Config, Glob, Probe, Target};
+    use super::{CallerKey, Config, Glob, Newcomer, Probe, Target};
 
     // SAFETY: `repr(C)`, integers only, and the sizes asserted above leave no padding.
     unsafe impl aya::Pod for Config {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Target {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Newcomer {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Probe {}
     // SAFETY: as above.

@@ -88,6 +88,14 @@ struct {
 	__type(value, struct target);
 } targets SEC(".maps");
 
+/* Newcomers that had operations. Preallocated, since an operation without its newcomer is not counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_NEWCOMERS);
+	__type(key, __u32);
+	__type(value, struct newcomer);
+} newcomers SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_PROBES);

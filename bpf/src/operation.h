@@ -198,8 +198,28 @@ static __always_inline __u32 map_behind(struct file *file, const struct config *
 	return id;
 }
 
+/*
+ * The probes that count a map until user space has listed it: all that may turn out to want it. Who it is has to be on
+ * record before, since it may be gone when user space looks; where there is no room, nothing is counted.
+ */
+__noinline __u32 probes_of_newcomer(__u32 map_id, __u64 address)
+{
+	struct bpf_map *map = (void *)address;
+	struct config *cfg = configuration();
+	struct newcomer newcomer = {};
+	long error;
+
+	if (!cfg || !cfg->newcomer_probes)
+		return 0;
+	newcomer.map_type = BPF_CORE_READ(map, map_type);
+	bpf_core_read_str(newcomer.name, sizeof(newcomer.name), &map->name);
+	error = bpf_map_update_elem(&newcomers, &map_id, &newcomer, BPF_NOEXIST);
+	return error && error != -EEXIST ? 0 : cfg->newcomer_probes;
+}
+
 /* The probes that want a map. The answer is kept with the task. */
-static __always_inline __u32 probes_of(struct task_state *state, const struct config *cfg, __u32 map_id)
+static __always_inline __u32 probes_of(struct task_state *state, const struct config *cfg,
+				       struct file *file, __u32 map_id)
 {
 	__u32 generation = generation_of(cfg);
 	struct target *target;
@@ -207,7 +227,13 @@ static __always_inline __u32 probes_of(struct task_state *state, const struct co
 	if (state->known_generation == generation && state->known_map == map_id)
 		return state->known_probes;
 	target = bpf_map_lookup_elem(&targets, &map_id);
-	state->known_probes = target ? target->probes : 0;
+	if (target)
+		state->known_probes = target->probes;
+	else if (map_id > cfg->newest_map)
+		state->known_probes =
+			probes_of_newcomer(map_id, (__u64)BPF_CORE_READ(file, private_data));
+	else
+		state->known_probes = 0;
 	state->known_map = map_id;
 	state->known_generation = generation;
 	return state->known_probes;
@@ -239,7 +265,7 @@ static __always_inline int exit_call(long result)
 	if (!map_id)
 		return 0;
 	state->map_id = map_id;
-	state->probes = probes_of(state, cfg, map_id);
+	state->probes = probes_of(state, cfg, file, map_id);
 	if (!state->probes)
 		return 0;
 	if (state->role == ROLE_NONE)

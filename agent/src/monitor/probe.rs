@@ -89,10 +89,23 @@ impl RunningProbe {
                 self.gone.insert(id, (map, now));
             }
         }
+        self.gone.retain(|id, _| !live.contains_key(id));
         self.live = live;
         let ids: BTreeSet<u32> = self.live.keys().copied().collect();
         self.readers.set_maps(&ids);
         ids
+    }
+
+    /// Takes note of a map that came and went between two looks at the maps of the host.
+    pub(super) fn miss_map(&mut self, map: &MapIdentity, now: Duration) {
+        if self.request.spec.matches(map) {
+            self.gone.insert(map.id, (map.clone(), now));
+        }
+    }
+
+    /// Maps that match, or did while what was counted on them is still in the window.
+    pub(super) fn shown_maps(&self) -> BTreeSet<u32> {
+        self.live.keys().chain(self.gone.keys()).copied().collect()
     }
 
     /// Maps that went so long ago that nothing of them is in the window any more.

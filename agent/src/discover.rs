@@ -3,10 +3,14 @@
 //! Maps are looked up by id, and none is kept open: an agent that held a descriptor would keep a map alive that
 //! its owner has let go.
 
+mod pins;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use maplatency_bpf::sys;
 use maplatency_core::vocabulary::{MapIdentity, MapType};
+
+pub use pins::{Pins, PinsError};
 
 /// Why maps could not be listed.
 #[derive(Debug, thiserror::Error)]

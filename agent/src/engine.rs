@@ -5,6 +5,7 @@
 
 mod callers;
 mod drain;
+mod holders;
 mod load;
 mod objects;
 mod slots;
@@ -25,6 +26,7 @@ use maplatency_core::validate::CheckedSpec;
 use maplatency_core::vocabulary::{MapIdentity, MapType};
 
 pub use drain::Spans;
+pub use holders::{Holders, HoldersError};
 pub use load::LoadError;
 pub use objects::Objects;
 use slots::Slots;
@@ -106,6 +108,8 @@ pub struct Engine {
     hooks: Vec<OwnedFd>,
     role: OwnedFd,
     own_maps: BTreeSet<u32>,
+    by_identity: u32,
+    holders: holders::Lister,
     // Holds programs and links; dropping it detaches.
     ebpf: Ebpf,
 }
@@ -146,6 +150,9 @@ impl Engine {
             excludes: count(spec.callers.exclude.len()),
         };
         set(&mut self.probes, "probes", slot.index, probe)?;
+        if spec.matches_by_identity() {
+            self.by_identity |= 1 << slot.index;
+        }
         self.slots.put(slot, probe);
         self.configure()?;
         Ok(slot.instance)
@@ -158,6 +165,7 @@ impl Engine {
         };
         // An operation under way finds that the slot wants nothing any more.
         set(&mut self.probes, "probes", slot.index, Probe::default())?;
+        self.by_identity &= !(1 << slot.index);
         self.blocks.forget_instance(instance)?;
         self.configure()
     }
@@ -289,12 +297,11 @@ impl Engine {
         let mut config = self.configuration()?;
         config.commands = 0;
         config.filtered_probes = 0;
-        config.newcomer_probes = 0;
+        config.newcomer_probes = self.by_identity;
         config.newest_map = self.newest_map;
         config.generation += 1;
         for (index, probe) in self.slots.in_use() {
             config.commands |= probe.commands;
-            config.newcomer_probes |= 1 << index;
             if probe.includes + probe.excludes > 0 {
                 config.filtered_probes |= 1 << index;
             }

@@ -5,6 +5,7 @@
 //! runtime delays a slice; commands come in and snapshots go out by channels.
 
 mod probe;
+mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::discover::{DiscoverError, Fate, Maps};
 use crate::engine::{Engine, EngineError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
 use probe::{Epoch, RunningProbe};
+use ties::AllTies;
 
 /// Time between two slices.
 const SLICE: Duration = Duration::from_secs(1);
@@ -57,7 +59,7 @@ pub struct ProbeSnapshot {
     pub generation: i64,
     /// Maps that match now.
     pub maps: Vec<MapIdentity>,
-    /// Maps that have gone while their counts are still in the window.
+    /// Maps that have gone, or match no more, while their counts are still in the window.
     pub gone: Vec<MapIdentity>,
     /// Counts since the agent began.
     pub cumulative: Rows,
@@ -264,6 +266,7 @@ struct Measuring {
     meter: Meter,
     publish: watch::Sender<Arc<Snapshot>>,
     maps: Maps,
+    ties: AllTies,
     probes: Vec<RunningProbe>,
     refused: Vec<ProbeSnapshot>,
     began: Duration,
@@ -274,6 +277,7 @@ impl Measuring {
     fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>) -> Self {
         Self {
             maps: Maps::except(engine.own_maps().clone()),
+            ties: AllTies::default(),
             meter: Meter::start(engine.objects()),
             engine,
             publish,
@@ -347,10 +351,12 @@ impl Measuring {
     fn find_maps(&mut self) -> Result<(), MonitorError> {
         let now = self.now();
         let maps = self.maps.refresh()?;
+        let specs = || self.probes.iter().map(|it| &it.request().spec);
+        self.ties.refresh(specs, &mut self.engine, now);
         let targets: BTreeMap<_, BTreeSet<u32>> = self
             .probes
             .iter_mut()
-            .map(|probe| (probe.instance(), probe.see_maps(maps, now)))
+            .map(|probe| (probe.instance(), probe.see_maps(maps, &self.ties, now)))
             .collect();
         self.engine.set_targets(&targets, self.maps.newest())?;
         self.meet_newcomers(now)

@@ -100,6 +100,14 @@ struct newcomer {
 	char name[16];
 };
 
+/* The beginning of a record about a process that holds a map open. CGROUP_LEVELS names follow. */
+struct holder {
+	__u32 map_id;
+	/* In the agent's pid namespace. */
+	__u32 pid;
+	char command[16];
+};
+
 struct probe {
 	/* Operations that began earlier are not its own. */
 	__u64 since_ns;
@@ -179,6 +187,7 @@ struct caller {
 _Static_assert(sizeof(struct config) == 72, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct newcomer) == 20, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct holder) == 24, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct probe) == 24, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block_key) == 16, "layout.rs asserts the same size");

@@ -317,21 +317,54 @@ pub struct Caller {
     pub cgroup: Vec<Vec<u8>>,
 }
 
+/// `struct holder` with the names that follow it: a process that holds a map open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The map.
+    pub map_id: u32,
+    /// The process, in the agent's pid namespace.
+    pub pid: u32,
+    /// The command of its main thread.
+    pub command: Vec<u8>,
+    /// Names of its cgroup and of those above; none at the root.
+    pub cgroup: Vec<Vec<u8>>,
+}
+
+impl Holder {
+    /// Size of a record.
+    pub const BYTES: usize = 24 + CGROUP_LEVELS * CGROUP_NAME;
+
+    /// From the bytes of a record.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        Self {
+            map_id: number(bytes, 0, u32::from_ne_bytes),
+            pid: number(bytes, 4, u32::from_ne_bytes),
+            command: text(&bytes[8..24]),
+            cgroup: names(&bytes[24..]),
+        }
+    }
+}
+
 impl Caller {
     /// Size in the kernel.
     pub const BYTES: usize = 40 + CGROUP_LEVELS * CGROUP_NAME;
 
     /// From the bytes of a value.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
-        let names = bytes[40..].chunks_exact(CGROUP_NAME).map(text);
         Self {
             start_ns: number(bytes, 0, u64::from_ne_bytes),
             cgroup_id: number(bytes, 8, u64::from_ne_bytes),
             pid: number(bytes, 16, u32::from_ne_bytes),
             command: text(&bytes[24..40]),
-            cgroup: names.take_while(|it| !it.is_empty()).collect(),
+            cgroup: names(&bytes[40..]),
         }
     }
+}
+
+/// Names of cgroups, up to the root's.
+fn names(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let names = bytes.chunks_exact(CGROUP_NAME).map(text);
+    names.take_while(|it| !it.is_empty()).collect()
 }
 
 /// The bytes before the first zero.
@@ -357,6 +390,7 @@ const _: () = assert!(
     size_of::<CallerKey>() == 24,
     "layout.h asserts the same size"
 );
+const _: () = assert!(Holder::BYTES == 408, "24 bytes and the names");
 const _: () = assert!(Caller::BYTES == 424, "layout.h asserts the same size");
 
 #[cfg(feature = "aya")]

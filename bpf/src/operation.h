@@ -20,6 +20,7 @@
 
 #include "caller.h"
 #include "filter.h"
+#include "holder.h"
 #include "maps.h"
 #include "record.h"
 
@@ -171,31 +172,6 @@ static __always_inline struct file *file_of_call(struct task_struct *task, struc
 	slot = table->fd + fd;
 	bpf_probe_read_kernel(&file, sizeof(file), slot);
 	return file;
-}
-
-/* The id of the map that a file stands for; 0 where it stands for something else. */
-static __always_inline __u32 map_behind(struct file *file, const struct config *cfg)
-{
-	__u32 operations = bpf_core_field_offset(file->f_op);
-	__u32 data = bpf_core_field_offset(file->private_data);
-	struct bpf_map *map;
-	__u32 id = 0;
-
-	/* Where the two fields lie next but one to each other, as from 6.12 on, one reading fetches both. */
-	if (data - operations == 16) {
-		__u64 fields[3] = {};
-
-		bpf_probe_read_kernel(fields, sizeof(fields), (void *)file + operations);
-		if (fields[0] != cfg->map_file_operations)
-			return 0;
-		map = (struct bpf_map *)fields[2];
-	} else {
-		if ((__u64)BPF_CORE_READ(file, f_op) != cfg->map_file_operations)
-			return 0;
-		map = BPF_CORE_READ(file, private_data);
-	}
-	bpf_core_read(&id, sizeof(id), &map->id);
-	return id;
 }
 
 /*

@@ -11,6 +11,7 @@ pub mod crd;
 pub mod glob;
 pub mod histogram;
 pub mod measure;
+pub mod path_glob;
 pub mod spikes;
 pub mod summary;
 pub mod units;

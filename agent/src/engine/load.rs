@@ -194,6 +194,8 @@ impl Engine {
             config,
             role,
             own_maps,
+            by_identity: 0,
+            holders: super::holders::Lister::default(),
             ebpf,
         })
     }
@@ -202,12 +204,17 @@ impl Engine {
 /// The maps of every program that is loaded, as the kernel tells them.
 fn own_maps(ebpf: &Ebpf) -> Result<BTreeSet<u32>, LoadError> {
     let mut ids = BTreeSet::new();
-    for (_, program) in ebpf.programs() {
+    for (_, program) in ebpf.programs().filter(|it| is_loaded(it.1)) {
         let info = program.info().map_err(LoadError::OwnMaps)?;
         let maps = info.map_ids().map_err(LoadError::OwnMaps)?;
         ids.extend(maps.unwrap_or_default());
     }
     Ok(ids)
+}
+
+/// Some are loaded when they are first needed.
+pub(super) fn is_loaded(program: &aya::programs::Program) -> bool {
+    program.fd().is_ok()
 }
 
 fn attach(tier: Tier, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LoadError> {
@@ -308,7 +315,7 @@ fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut RawTracePoint {
     program(ebpf, name)
 }
 
-fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut P
+pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut P
 where
     &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {

@@ -39,6 +39,7 @@ fn maps(ids: &BTreeSet<u32>) -> Result<Vec<OwnedFd>, sys::Error> {
 
 fn programs(ebpf: &Ebpf) -> Result<Vec<OwnedFd>, aya::programs::ProgramError> {
     ebpf.programs()
+        .filter(|it| super::load::is_loaded(it.1))
         .map(|(_, program)| {
             let fd = program.fd()?.as_fd().try_clone_to_owned();
             fd.map_err(aya::programs::ProgramError::IOError)

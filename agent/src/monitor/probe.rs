@@ -7,9 +7,11 @@ use maplatency_core::callers::{CALLERS_PER_MAP, CallerRows, CallerWindow};
 use maplatency_core::histogram::Percentile;
 use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, worst_slices};
 use maplatency_core::spikes::{Span, SpikeWindow};
+use maplatency_core::validate::Ties;
 use maplatency_core::vocabulary::MapIdentity;
 use tracing::warn;
 
+use super::ties::AllTies;
 use super::{ProbeRequest, ProbeSnapshot};
 use crate::engine::{Engine, EngineError, Instance, Spans};
 use crate::error::chain;
@@ -26,12 +28,13 @@ pub(super) struct RunningProbe {
     instance: Instance,
     readers: Readers,
     reader_errors: Vec<String>,
+    tie_problems: Vec<String>,
     window: SlidingWindow,
     callers: CallerWindow,
     spikes: SpikeWindow,
     began: Duration,
     live: BTreeMap<u32, MapIdentity>,
-    /// Maps that are gone, and when they were missed.
+    /// Maps that are gone or match no more, and when they were missed.
     gone: BTreeMap<u32, (MapIdentity, Duration)>,
 }
 
@@ -55,6 +58,7 @@ impl RunningProbe {
             request,
             instance,
             readers,
+            tie_problems: vec![],
             reader_errors: errors.iter().map(|it| chain(it)).collect(),
             window,
             callers,
@@ -77,11 +81,12 @@ impl RunningProbe {
     pub(super) fn see_maps(
         &mut self,
         maps: &BTreeMap<u32, MapIdentity>,
+        ties: &AllTies,
         now: Duration,
     ) -> BTreeSet<u32> {
         let live: BTreeMap<u32, MapIdentity> = maps
             .iter()
-            .filter(|(_, map)| self.request.spec.matches(map))
+            .filter(|(id, map)| self.request.spec.matches(map, ties.of(**id)))
             .map(|(id, map)| (*id, map.clone()))
             .collect();
         for (id, map) in std::mem::take(&mut self.live) {
@@ -91,6 +96,7 @@ impl RunningProbe {
         }
         self.gone.retain(|id, _| !live.contains_key(id));
         self.live = live;
+        self.tie_problems = ties.problems(&self.request.spec);
         let ids: BTreeSet<u32> = self.live.keys().copied().collect();
         self.readers.set_maps(&ids);
         ids
@@ -98,7 +104,7 @@ impl RunningProbe {
 
     /// Takes note of a map that came and went between two looks at the maps of the host.
     pub(super) fn miss_map(&mut self, map: &MapIdentity, now: Duration) {
-        if self.request.spec.matches(map) {
+        if self.request.spec.matches(map, Ties::default()) {
             self.gone.insert(map.id, (map.clone(), now));
         }
     }
@@ -174,6 +180,7 @@ impl RunningProbe {
                 .saturating_add(i64::try_from(at.as_micros()).unwrap_or(i64::MAX))
         };
         let mut problems = self.reader_errors.clone();
+        problems.extend(self.tie_problems.iter().cloned());
         problems.extend(self.readers.problems());
         ProbeSnapshot {
             name: self.request.name.clone(),

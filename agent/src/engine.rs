@@ -6,6 +6,7 @@
 mod callers;
 mod calls;
 mod drain;
+mod holders;
 mod load;
 mod objects;
 mod outliers;
@@ -20,13 +21,16 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use maplatency_bpf::layout::{
-    Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Outlier, OutlierCounts, Probe, Role, Target,
+    Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Newcomer, Outlier, OutlierCounts, Probe, Role,
+    Target,
 };
 use maplatency_core::callers::{CallerIdentity, CallerRows};
 use maplatency_core::measure::Rows;
 use maplatency_core::validate::{CheckedSpec, OutlierPlan};
+use maplatency_core::vocabulary::{MapIdentity, MapType};
 
 pub use drain::Spans;
+pub use holders::{Holders, HoldersError};
 pub use load::LoadError;
 pub use objects::Objects;
 pub use outliers::Thresholds;
@@ -106,6 +110,7 @@ pub struct Engine {
     tier: RunningTier,
     config: Array<MapData, Config>,
     targets: HashMap<MapData, u32, Target>,
+    newcomers: HashMap<MapData, u32, Newcomer>,
     probes: Array<MapData, Probe>,
     globs: Array<MapData, Glob>,
     losses: PerCpuArray<MapData, u64>,
@@ -116,9 +121,12 @@ pub struct Engine {
     slots: Slots,
     slice: u32,
     wanted: BTreeMap<u32, u32>,
+    newest_map: u32,
     hooks: Vec<OwnedFd>,
     role: OwnedFd,
     own_maps: BTreeSet<u32>,
+    by_identity: u32,
+    holders: holders::Lister,
     // Holds programs and links; dropping it detaches.
     ebpf: Ebpf,
 }
@@ -166,6 +174,9 @@ impl Engine {
         };
         self.outliers.reset(slot.index)?;
         set(&mut self.probes, "probes", slot.index, probe)?;
+        if spec.matches_by_identity() {
+            self.by_identity |= 1 << slot.index;
+        }
         self.slots.put(slot, probe);
         self.configure()?;
         Ok(slot.instance)
@@ -178,14 +189,17 @@ impl Engine {
         };
         // An operation under way finds that the slot wants nothing any more.
         set(&mut self.probes, "probes", slot.index, Probe::default())?;
+        self.by_identity &= !(1 << slot.index);
         self.blocks.forget_instance(instance)?;
         self.configure()
     }
 
-    /// Sets which maps each probe measures. Returns once the kernel side goes by it.
+    /// Sets which maps each probe measures, of those with ids up to `newest_map`. Later ones are newcomers. Returns once
+    /// the kernel side goes by it.
     pub fn set_targets(
         &mut self,
         maps: &BTreeMap<Instance, BTreeSet<u32>>,
+        newest_map: u32,
     ) -> Result<(), EngineError> {
         let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
         for (instance, ids) in maps {
@@ -207,21 +221,34 @@ impl Engine {
             }
         }
         for id in self.wanted.keys().filter(|it| !wanted.contains_key(it)) {
-            match self.targets.remove(id) {
-                Ok(()) | Err(aya::maps::MapError::KeyNotFound) => (),
-                Err(source) => {
-                    return Err(EngineError::Write {
-                        map: "targets",
-                        source,
-                    });
-                }
-            }
+            removed("targets", self.targets.remove(id))?;
         }
-        if self.wanted == wanted {
+        if self.wanted == wanted && self.newest_map == newest_map {
             return Ok(());
         }
         self.wanted = wanted;
+        self.newest_map = newest_map;
         self.configure()
+    }
+
+    /// Maps that had operations before they were listed.
+    pub fn newcomers(&self) -> Result<Vec<MapIdentity>, EngineError> {
+        let entries: Result<Vec<_>, _> = self.newcomers.iter().collect();
+        let entries = entries.map_err(|source| EngineError::Read {
+            map: "newcomers",
+            source: source.into(),
+        })?;
+        let identity = |(id, newcomer): (u32, Newcomer)| MapIdentity {
+            id,
+            name: newcomer.name(),
+            map_type: MapType::from_number(newcomer.map_type),
+        };
+        Ok(entries.into_iter().map(identity).collect())
+    }
+
+    /// Makes room for other newcomers.
+    pub fn forget_newcomer(&mut self, id: u32) -> Result<(), EngineError> {
+        removed("newcomers", self.newcomers.remove(&id))
     }
 
     /// Ids of the maps that the probes themselves use. Nobody but the agent reads them.
@@ -229,20 +256,27 @@ impl Engine {
         &self.own_maps
     }
 
-    /// Reads everything counted so far.
-    pub fn drain(&mut self) -> Result<Drained, EngineError> {
+    /// Reads everything counted so far on the maps that are shown, and lets go of the rest: until a newcomer is listed,
+    /// all probes count it.
+    pub fn drain(
+        &mut self,
+        shown: &BTreeMap<Instance, BTreeSet<u32>>,
+    ) -> Result<Drained, EngineError> {
         let over = self.slice;
         self.slice = self.slice.wrapping_add(1);
         let config = self.configuration()?;
         self.set_configuration(config)?;
-        let mut drained = self.blocks.drain(over, &mut self.callers)?;
-        drained.outliers = self.drain_outliers()?;
+        let is_shown = |instance, id| shown.get(&instance).is_some_and(|ids| ids.contains(&id));
+        let (mut drained, strangers) =
+            self.blocks
+                .drain(over, &mut self.callers, is_shown, self.newest_map)?;
+        drained.outliers = self.drain_outliers(is_shown)?;
         let (forgotten, renumbered) = self.callers.end_drain(self.blocks.len())?;
         self.callers_generation += u32::from(renumbered);
         if !forgotten.is_empty() {
             self.blocks.forget_callers(&forgotten)?;
         }
-        if renumbered || !forgotten.is_empty() {
+        if renumbered || strangers || !forgotten.is_empty() {
             self.configure()?;
         }
         drained.losses = self.losses()?;
@@ -257,7 +291,10 @@ impl Engine {
         self.outliers.set_thresholds(thresholds)
     }
 
-    fn drain_outliers(&mut self) -> Result<BTreeMap<Instance, ToldOutliers>, EngineError> {
+    fn drain_outliers(
+        &mut self,
+        is_shown: impl Fn(Instance, u32) -> bool,
+    ) -> Result<BTreeMap<Instance, ToldOutliers>, EngineError> {
         let mut by_probe: BTreeMap<Instance, ToldOutliers> = BTreeMap::new();
         for (slot, probe) in self.slots.in_use() {
             if probe.outlier_ns > 0 {
@@ -266,8 +303,11 @@ impl Engine {
             }
         }
         for outlier in self.outliers.drain() {
-            // Its probe may have gone.
-            if let Some(of_probe) = by_probe.get_mut(&Instance(outlier.instance)) {
+            // Its probe may have gone, and a map that was new may turn out to be none of its.
+            let instance = Instance(outlier.instance);
+            if is_shown(instance, outlier.map_id)
+                && let Some(of_probe) = by_probe.get_mut(&instance)
+            {
                 let caller = self.callers.known(outlier.caller, outlier.pid);
                 of_probe.told.push((outlier, caller));
             }
@@ -275,8 +315,8 @@ impl Engine {
         Ok(by_probe)
     }
 
-    /// Lets go of what was counted on maps that are gone.
-    pub fn forget_maps(&mut self, gone: &BTreeSet<u32>) -> Result<(), EngineError> {
+    /// Lets go of what probes counted on maps that are gone.
+    pub fn forget_maps(&mut self, gone: &BTreeSet<(Instance, u32)>) -> Result<(), EngineError> {
         if gone.is_empty() {
             return Ok(());
         }
@@ -315,6 +355,8 @@ impl Engine {
         config.commands = 0;
         config.filtered_probes = 0;
         config.outlier_probes = 0;
+        config.newcomer_probes = self.by_identity;
+        config.newest_map = self.newest_map;
         config.generation += 1;
         for (index, probe) in self.slots.in_use() {
             config.commands |= probe.commands;
@@ -358,6 +400,14 @@ impl ReaderPass {
     /// Declares the calling thread a reader.
     pub fn declare(&self) -> std::io::Result<()> {
         load::take_role(self.0.as_fd(), Role::Reader)
+    }
+}
+
+/// What is not there need not be removed.
+fn removed(map: &'static str, answer: Result<(), aya::maps::MapError>) -> Result<(), EngineError> {
+    match answer {
+        Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+        Err(source) => Err(EngineError::Write { map, source }),
     }
 }
 

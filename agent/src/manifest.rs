@@ -444,7 +444,7 @@ mod tests {
             ),
             (
                 "{maps: [{name: [a]}]}",
-                "f:4:16: spec.maps[0].name: is no field; write one of names, types, ids",
+                "f:4:16: spec.maps[0].name: is no field; write one of names, types, ids, pinPaths, heldBy",
             ),
             (
                 "{maps: {names: [a]}}",

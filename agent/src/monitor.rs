@@ -5,6 +5,7 @@
 //! runtime delays a slice; commands come in and snapshots go out by channels.
 
 mod probe;
+mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,10 +25,11 @@ use tracing::{error, info};
 
 use crate::clock;
 use crate::cost::Meter;
-use crate::discover::{DiscoverError, Maps};
+use crate::discover::{DiscoverError, Fate, Maps};
 use crate::engine::{Engine, EngineError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
 use probe::{Epoch, RunningProbe};
+use ties::AllTies;
 
 /// Time between two slices.
 const SLICE: Duration = Duration::from_secs(1);
@@ -58,7 +60,7 @@ pub struct ProbeSnapshot {
     pub generation: i64,
     /// Maps that match now.
     pub maps: Vec<MapIdentity>,
-    /// Maps that have gone while their counts are still in the window.
+    /// Maps that have gone, or match no more, while their counts are still in the window.
     pub gone: Vec<MapIdentity>,
     /// Counts since the agent began.
     pub cumulative: Rows,
@@ -270,6 +272,7 @@ struct Measuring {
     meter: Meter,
     publish: watch::Sender<Arc<Snapshot>>,
     maps: Maps,
+    ties: AllTies,
     probes: Vec<RunningProbe>,
     refused: Vec<ProbeSnapshot>,
     began: Duration,
@@ -280,6 +283,7 @@ impl Measuring {
     fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>) -> Self {
         Self {
             maps: Maps::except(engine.own_maps().clone()),
+            ties: AllTies::default(),
             meter: Meter::start(engine.objects()),
             engine,
             publish,
@@ -353,12 +357,32 @@ impl Measuring {
     fn find_maps(&mut self) -> Result<(), MonitorError> {
         let now = self.now();
         let maps = self.maps.refresh()?;
+        let specs = || self.probes.iter().map(|it| &it.request().spec);
+        self.ties.refresh(specs, &mut self.engine, now);
         let targets: BTreeMap<_, BTreeSet<u32>> = self
             .probes
             .iter_mut()
-            .map(|probe| (probe.instance(), probe.see_maps(maps, now)))
+            .map(|probe| (probe.instance(), probe.see_maps(maps, &self.ties, now)))
             .collect();
-        Ok(self.engine.set_targets(&targets)?)
+        self.engine.set_targets(&targets, self.maps.newest())?;
+        self.meet_newcomers(now)
+    }
+
+    /// Takes note of maps that went before they were listed. Of those the kernel side alone knows who they were.
+    fn meet_newcomers(&mut self, now: Duration) -> Result<(), MonitorError> {
+        for newcomer in self.engine.newcomers()? {
+            match self.maps.fate_of(newcomer.id) {
+                Fate::Coming => continue,
+                Fate::Listed => (),
+                Fate::Missed => {
+                    for probe in &mut self.probes {
+                        probe.miss_map(&newcomer, now);
+                    }
+                }
+            }
+            self.engine.forget_newcomer(newcomer.id)?;
+        }
+        Ok(())
     }
 
     fn slice(&mut self) -> Result<(), MonitorError> {
@@ -369,7 +393,12 @@ impl Measuring {
             .filter_map(|it| Some((it.instance(), it.outlier_thresholds()?)))
             .collect();
         self.engine.set_thresholds(&thresholds)?;
-        let mut drained = self.engine.drain()?;
+        let shown: BTreeMap<_, BTreeSet<u32>> = self
+            .probes
+            .iter()
+            .map(|it| (it.instance(), it.shown_maps()))
+            .collect();
+        let mut drained = self.engine.drain(&shown)?;
         let now = self.now();
         let mut forgotten = BTreeSet::new();
         let mut snapshots = self.refused.clone();
@@ -387,7 +416,13 @@ impl Measuring {
                 .remove(&probe.instance())
                 .unwrap_or_default();
             probe.note_outliers(now, outliers, self.began, self.epoch);
-            forgotten.extend(probe.forgotten_maps(now));
+            let instance = probe.instance();
+            forgotten.extend(
+                probe
+                    .forgotten_maps(now)
+                    .into_iter()
+                    .map(|id| (instance, id)),
+            );
             let readers = drained
                 .readers
                 .remove(&probe.instance())

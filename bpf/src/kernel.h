@@ -19,7 +19,9 @@
 
 struct bpf_map {
 	__u32 id;
+	enum bpf_map_type map_type;
 	__u32 key_size;
+	char name[16];
 };
 
 struct file_operations;

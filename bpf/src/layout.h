@@ -22,6 +22,8 @@
 #define OUTLIER_BYTES (256 * 1024)
 /* Maps and operations that can have a threshold of their own. */
 #define MAX_THRESHOLDS 1024
+/* Maps that user space has not listed yet, of which operations are counted. */
+#define MAX_NEWCOMERS 1024
 
 /* What a thread of the agent does; others are ROLE_NONE. */
 enum role {
@@ -87,12 +89,30 @@ struct config {
 	__u32 callers_generation;
 	/* Probes that want outliers. */
 	__u32 outlier_probes;
+	/* The highest id of a map that user space knows of; those above are newcomers. Ids rise until they wrap. */
+	__u32 newest_map;
+	/* Probes that select maps by what a newcomer tells of itself, a bit each. */
+	__u32 newcomer_probes;
 };
 
 /* A matched map, by id. */
 struct target {
 	/* Probes that want it, a bit each. */
 	__u32 probes;
+};
+
+/* A map that had operations before user space listed it. It may be gone when user space asks. */
+struct newcomer {
+	__u32 map_type;
+	char name[16];
+};
+
+/* The beginning of a record about a process that holds a map open. CGROUP_LEVELS names follow. */
+struct holder {
+	__u32 map_id;
+	/* In the agent's pid namespace. */
+	__u32 pid;
+	char command[16];
 };
 
 struct probe {
@@ -231,8 +251,10 @@ struct outlier {
 	char instead_command[16];
 };
 
-_Static_assert(sizeof(struct config) == 64, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct config) == 72, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct newcomer) == 20, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct holder) == 24, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct probe) == 40, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block_key) == 16, "layout.rs asserts the same size");

@@ -20,6 +20,8 @@ pub const CGROUP_LEVELS: usize = 4;
 pub const CGROUP_NAME: usize = 96;
 /// Maps and operations that can have a threshold of their own.
 pub const MAX_THRESHOLDS: usize = 1024;
+/// Maps not listed yet of which operations are counted.
+pub const MAX_NEWCOMERS: u32 = 1024;
 /// Buckets in a block.
 pub const BLOCK_BUCKETS: usize = 64;
 /// Set in [`BlockKey::instance`] for reads by the agent's own readers.
@@ -111,6 +113,10 @@ pub struct Config {
     pub callers_generation: u32,
     /// Probes that want outliers, a bit each.
     pub outlier_probes: u32,
+    /// The highest id of a map that user space knows of; those above are newcomers.
+    pub newest_map: u32,
+    /// Probes that select maps by what a newcomer tells of itself, a bit each.
+    pub newcomer_probes: u32,
 }
 
 /// `struct target`, by map id.
@@ -119,6 +125,23 @@ pub struct Config {
 pub struct Target {
     /// Probes that want the map, a bit each.
     pub probes: u32,
+}
+
+/// `struct newcomer`, by map id: a map that had operations before user space listed it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Newcomer {
+    /// Its type, by the kernel's number.
+    pub map_type: u32,
+    /// Its name, up to the first zero.
+    pub name: [u8; 16],
+}
+
+impl Newcomer {
+    /// Its name.
+    pub fn name(&self) -> String {
+        String::from_utf8_lossy(&text(&self.name)).into_owned()
+    }
 }
 
 /// `struct probe`.
@@ -431,21 +454,54 @@ pub struct Caller {
     pub cgroup: Vec<Vec<u8>>,
 }
 
+/// `struct holder` with the names that follow it: a process that holds a map open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The map.
+    pub map_id: u32,
+    /// The process, in the agent's pid namespace.
+    pub pid: u32,
+    /// The command of its main thread.
+    pub command: Vec<u8>,
+    /// Names of its cgroup and of those above; none at the root.
+    pub cgroup: Vec<Vec<u8>>,
+}
+
+impl Holder {
+    /// Size of a record.
+    pub const BYTES: usize = 24 + CGROUP_LEVELS * CGROUP_NAME;
+
+    /// From the bytes of a record.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        Self {
+            map_id: number(bytes, 0, u32::from_ne_bytes),
+            pid: number(bytes, 4, u32::from_ne_bytes),
+            command: text(&bytes[8..24]),
+            cgroup: names(&bytes[24..]),
+        }
+    }
+}
+
 impl Caller {
     /// Size in the kernel.
     pub const BYTES: usize = 40 + CGROUP_LEVELS * CGROUP_NAME;
 
     /// From the bytes of a value.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
-        let names = bytes[40..].chunks_exact(CGROUP_NAME).map(text);
         Self {
             start_ns: number(bytes, 0, u64::from_ne_bytes),
             cgroup_id: number(bytes, 8, u64::from_ne_bytes),
             pid: number(bytes, 16, u32::from_ne_bytes),
             command: text(&bytes[24..40]),
-            cgroup: names.take_while(|it| !it.is_empty()).collect(),
+            cgroup: names(&bytes[40..]),
         }
     }
+}
+
+/// Names of cgroups, up to the root's.
+fn names(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let names = bytes.chunks_exact(CGROUP_NAME).map(text);
+    names.take_while(|it| !it.is_empty()).collect()
 }
 
 /// The bytes before the first zero.
@@ -457,8 +513,12 @@ fn number<const N: usize, T>(bytes: &[u8], at: usize, convert: impl Fn([u8; N]) 
     convert(std::array::from_fn(|it| bytes[at + it]))
 }
 
-const _: () = assert!(size_of::<Config>() == 64, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Config>() == 72, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
+const _: () = assert!(
+    size_of::<Newcomer>() == 20,
+    "layout.h asserts the same size"
+);
 const _: () = assert!(size_of::<Probe>() == 40, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");
 const _: () = assert!(BlockKey::BYTES == 16, "layout.h asserts the same size");
@@ -467,6 +527,7 @@ const _: () = assert!(
     size_of::<CallerKey>() == 24,
     "layout.h asserts the same size"
 );
+const _: () = assert!(Holder::BYTES == 408, "24 bytes and the names");
 const _: () = assert!(Caller::BYTES == 424, "layout.h asserts the same size");
 const _: () = assert!(
     size_of::<ThresholdKey>() == 12,
@@ -481,12 +542,14 @@ const _: () = assert!(Outlier::BYTES == 144, "layout.h asserts the same size");
 #[cfg(feature = "aya")]
 #[allow(unsafe_code, reason = "aya's marker for plain data is an unsafe trait")]
 mod pod {
-    use super::{CallerKey, Config, Glob, OutlierCounts, Probe, Target, ThresholdKey};
+    use super::{CallerKey, Config, Glob, Newcomer, OutlierCounts, Probe, Target, ThresholdKey};
 
     // SAFETY: `repr(C)`, integers only, and the sizes asserted above leave no padding.
     unsafe impl aya::Pod for Config {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Target {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Newcomer {}
     // SAFETY: as above.
     unsafe impl aya::Pod for Probe {}
     // SAFETY: as above.

@@ -139,6 +139,14 @@ struct {
 	__type(value, struct target);
 } targets SEC(".maps");
 
+/* Newcomers that had operations. Preallocated, since an operation without its newcomer is not counted. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, MAX_NEWCOMERS);
+	__type(key, __u32);
+	__type(value, struct newcomer);
+} newcomers SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, MAX_PROBES);
@@ -264,6 +272,26 @@ static __always_inline struct config *configuration(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&config, &zero);
+}
+
+/* The map that a file stands for; null where it stands for something else. */
+static __always_inline struct bpf_map *map_behind(struct file *file, const struct config *cfg)
+{
+	__u32 operations = bpf_core_field_offset(file->f_op);
+	__u32 data = bpf_core_field_offset(file->private_data);
+
+	/* Where the two fields lie next but one to each other, as from 6.12 on, one reading fetches both. */
+	if (data - operations == 16) {
+		__u64 fields[3] = {};
+
+		bpf_probe_read_kernel(fields, sizeof(fields), (void *)file + operations);
+		if (fields[0] != cfg->map_file_operations)
+			return NULL;
+		return (struct bpf_map *)fields[2];
+	}
+	if ((__u64)BPF_CORE_READ(file, f_op) != cfg->map_file_operations)
+		return NULL;
+	return BPF_CORE_READ(file, private_data);
 }
 
 #endif

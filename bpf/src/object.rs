@@ -33,7 +33,8 @@ impl Tier {
         }
     }
 
-    /// Its programs: `enter_bpf`, `exit_bpf`, `on_switch`, `identify`, `take_role`.
+    /// Its programs: `enter_bpf`, `exit_bpf`, `on_switch`, `identify`, `take_role`, and `list_holders`, which is an iterator
+    /// over open files.
     pub const fn object(self) -> &'static [u8] {
         match self {
             Self::Fentry => FENTRY,

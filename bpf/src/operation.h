@@ -20,6 +20,7 @@
 
 #include "caller.h"
 #include "filter.h"
+#include "holder.h"
 #include "maps.h"
 #include "outlier.h"
 #include "record.h"
@@ -180,24 +181,23 @@ static __always_inline struct file *file_behind(struct task_struct *task, __u32 
 	return file;
 }
 
-/* The map that a file stands for; null where it stands for something else. */
-static __always_inline struct bpf_map *map_behind(struct file *file, const struct config *cfg)
+/*
+ * The probes that count a map until user space has listed it: all that may turn out to want it. Who it is has to be on
+ * record before, since it may be gone when user space looks; where there is no room, nothing is counted.
+ */
+__noinline __u32 probes_of_newcomer(__u32 map_id, __u64 address)
 {
-	__u32 operations = bpf_core_field_offset(file->f_op);
-	__u32 data = bpf_core_field_offset(file->private_data);
+	struct bpf_map *map = (void *)address;
+	struct config *cfg = configuration();
+	struct newcomer newcomer = {};
+	long error;
 
-	/* Where the two fields lie next but one to each other, as from 6.12 on, one reading fetches both. */
-	if (data - operations == 16) {
-		__u64 fields[3] = {};
-
-		bpf_probe_read_kernel(fields, sizeof(fields), (void *)file + operations);
-		if (fields[0] != cfg->map_file_operations)
-			return NULL;
-		return (struct bpf_map *)fields[2];
-	}
-	if ((__u64)BPF_CORE_READ(file, f_op) != cfg->map_file_operations)
-		return NULL;
-	return BPF_CORE_READ(file, private_data);
+	if (!cfg || !cfg->newcomer_probes)
+		return 0;
+	newcomer.map_type = BPF_CORE_READ(map, map_type);
+	bpf_core_read_str(newcomer.name, sizeof(newcomer.name), &map->name);
+	error = bpf_map_update_elem(&newcomers, &map_id, &newcomer, BPF_NOEXIST);
+	return error && error != -EEXIST ? 0 : cfg->newcomer_probes;
 }
 
 /* The probes that want the map that the task called. The answer is kept with the task. */
@@ -211,7 +211,13 @@ static __always_inline __u32 probes_of(struct task_state *state, const struct co
 	if (state->known_generation == generation && state->known_map == map_id)
 		return state->known_probes;
 	target = bpf_map_lookup_elem(&targets, &map_id);
-	state->known_probes = target ? target->probes : 0;
+	if (target)
+		state->known_probes = target->probes;
+	else if (map_id > cfg->newest_map)
+		state->known_probes =
+			probes_of_newcomer(map_id, (__u64)map);
+	else
+		state->known_probes = 0;
 	state->known_map = map_id;
 	bpf_core_read(&state->known_key_size, sizeof(state->known_key_size), &map->key_size);
 	state->known_generation = generation;

@@ -17,13 +17,15 @@ mod error;
 mod test_run;
 mod uapi;
 
-use std::ffi::c_long;
-use std::io;
+use std::ffi::{CString, c_long};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::{fs, io};
 
 use uapi::{
-    BatchAttr, CreateAttr, ElementAttr, INFO_SIZE, IdAttr, InfoAttr, OBJ_NAME_LEN, RDONLY, RawInfo,
-    bpf, bpf_fd,
+    BatchAttr, CreateAttr, ElementAttr, INFO_SIZE, IdAttr, InfoAttr, OBJ_NAME_LEN, PinAttr, RDONLY,
+    RawInfo, bpf, bpf_fd,
 };
 
 pub use cpus::{parse_cpu_list, possible_cpus};
@@ -179,6 +181,52 @@ impl Map {
         let fd = unsafe { bpf_fd(command::MAP_GET_FD_BY_ID, &mut attr) }
             .map_err(|source| Error::Open { id, source })?;
         Self::from_fd(fd)
+    }
+
+    /// Opens what is pinned at a path, for reading only; `None` where that is no map. Needs `CAP_BPF`. Kernel 4.15 or
+    /// newer.
+    pub fn from_pin(path: &Path) -> Result<Option<Self>> {
+        let failed = |source| Error::OpenPin {
+            path: path.display().to_string(),
+            source,
+        };
+        let name = c_path(path).map_err(failed)?;
+        let mut attr = PinAttr {
+            pathname: name.as_ptr().expose_provenance() as u64,
+            bpf_fd: 0,
+            file_flags: RDONLY,
+        };
+        // SAFETY: the kernel reads `name` up to its zero, and it lives through the call, which returns a descriptor.
+        let fd = match unsafe { bpf_fd(command::OBJ_GET, &mut attr) } {
+            Ok(fd) => fd,
+            // A link cannot be opened for reading only.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+            Err(source) => return Err(failed(source)),
+        };
+        // Programs can.
+        let kind = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(failed)?;
+        if kind != Path::new("anon_inode:bpf-map") {
+            return Ok(None);
+        }
+        Self::from_fd(fd).map(Some)
+    }
+
+    /// Pins the map at a path in a bpffs, where it stays until that is removed. Needs `CAP_BPF`. Kernel 4.4 or newer.
+    pub fn pin(&self, path: &Path) -> Result<()> {
+        let failed = |source| Error::Pin {
+            path: path.display().to_string(),
+            source,
+        };
+        let name = c_path(path).map_err(failed)?;
+        let mut attr = PinAttr {
+            pathname: name.as_ptr().expose_provenance() as u64,
+            bpf_fd: self.kernel_fd(),
+            file_flags: 0,
+        };
+        // SAFETY: the kernel reads `name` up to its zero, and it lives through the call.
+        unsafe { bpf(command::OBJ_PIN, &mut attr) }
+            .map(drop)
+            .map_err(failed)
     }
 
     /// Takes over the descriptor of a map.
@@ -506,6 +554,10 @@ fn user_value_size(map_type: MapType, value_size: u32) -> Result<usize> {
     } else {
         Ok(value_size as usize)
     }
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
 }
 
 fn object_name(name: &str) -> Result<[u8; OBJ_NAME_LEN]> {

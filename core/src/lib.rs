@@ -12,6 +12,7 @@ pub mod glob;
 pub mod histogram;
 pub mod measure;
 pub mod outliers;
+pub mod path_glob;
 pub mod spikes;
 pub mod summary;
 pub mod units;

@@ -7,15 +7,18 @@ mod cpus;
 mod labels;
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 pub use cpus::CpuChoice;
 pub use labels::selects;
 
 use crate::crd::spec::{
-    ActiveReads, CallerSelector, MapLatencyProbeSpec, MapSelector, OutlierSelector, ReadMethod,
+    ActiveReads, CallerSelector, HeldBy, MapLatencyProbeSpec, MapSelector, OutlierSelector,
+    ReadMethod,
 };
 use crate::glob::Glob;
+use crate::path_glob::PathGlob;
 use crate::vocabulary::{MapIdentity, MapType, Operation};
 
 /// One mistake: where it stands and what to write instead.
@@ -57,9 +60,43 @@ pub struct CheckedSpec {
 
 impl CheckedSpec {
     /// Whether a map is to be measured.
-    pub fn matches(&self, map: &MapIdentity) -> bool {
-        self.maps.iter().any(|it| it.matches(map))
+    pub fn matches(&self, map: &MapIdentity, ties: Ties<'_>) -> bool {
+        self.maps.iter().any(|it| it.matches(map, ties))
     }
+
+    /// Whether a map can match by its name, type or id alone.
+    pub fn matches_by_identity(&self) -> bool {
+        let by_identity = |it: &MapMatcher| it.pin_paths.is_none() && it.held_by.is_none();
+        self.maps.iter().any(by_identity)
+    }
+
+    /// Whether pins have to be known.
+    pub fn needs_pins(&self) -> bool {
+        self.maps.iter().any(|it| it.pin_paths.is_some())
+    }
+
+    /// Whether holders have to be known.
+    pub fn needs_holders(&self) -> bool {
+        self.maps.iter().any(|it| it.held_by.is_some())
+    }
+}
+
+/// What ties a map to user space. By default nothing does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ties<'a> {
+    /// Paths at which it is pinned.
+    pub pins: &'a [String],
+    /// Processes that hold it open.
+    pub holders: &'a [Holder],
+}
+
+/// A process that holds a map open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// The command of its main thread, at most 15 bytes.
+    pub command: String,
+    /// The end of its memory cgroup's path, at most four names; empty at the root.
+    pub cgroup: String,
 }
 
 /// One entry of `spec.maps`.
@@ -68,10 +105,33 @@ pub struct MapMatcher {
     names: Option<Vec<Glob>>,
     types: Option<Vec<MapType>>,
     ids: Option<Vec<u32>>,
+    pin_paths: Option<Vec<PathGlob>>,
+    held_by: Option<HolderMatcher>,
+}
+
+/// `spec.maps[].heldBy`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HolderMatcher {
+    commands: Option<Vec<Glob>>,
+    cgroups: Option<Vec<PathGlob>>,
+}
+
+impl HolderMatcher {
+    fn matches(&self, holder: &Holder) -> bool {
+        let command = self
+            .commands
+            .as_ref()
+            .is_none_or(|all| all.iter().any(|it| it.matches(&holder.command)));
+        let cgroup = self
+            .cgroups
+            .as_ref()
+            .is_none_or(|all| all.iter().any(|it| it.matches(&holder.cgroup)));
+        command && cgroup
+    }
 }
 
 impl MapMatcher {
-    fn matches(&self, map: &MapIdentity) -> bool {
+    fn matches(&self, map: &MapIdentity, ties: Ties<'_>) -> bool {
         let name = self
             .names
             .as_ref()
@@ -81,7 +141,15 @@ impl MapMatcher {
             .as_ref()
             .is_none_or(|all| map.map_type.is_some_and(|it| all.contains(&it)));
         let id = self.ids.as_ref().is_none_or(|all| all.contains(&map.id));
-        name && map_type && id
+        let pinned = self.pin_paths.as_ref().is_none_or(|all| {
+            let pins = |glob: &PathGlob| ties.pins.iter().any(|it| glob.matches(it));
+            all.iter().any(pins)
+        });
+        let held = self
+            .held_by
+            .as_ref()
+            .is_none_or(|wanted| ties.holders.iter().any(|it| wanted.matches(it)));
+        name && map_type && id && pinned && held
     }
 }
 
@@ -167,15 +235,27 @@ impl MapLatencyProbeSpec {
 
 fn check_maps(at: usize, selector: &MapSelector, problems: &mut Problems) -> Option<MapMatcher> {
     let path = format!("spec.maps[{at}]");
-    let MapSelector { names, types, ids } = selector;
-    if names.is_none() && types.is_none() && ids.is_none() {
+    let MapSelector {
+        names,
+        types,
+        ids,
+        pin_paths,
+        held_by,
+    } = selector;
+    let given = [
+        names.is_some(),
+        types.is_some(),
+        ids.is_some(),
+        pin_paths.is_some(),
+        held_by.is_some(),
+    ];
+    if !given.contains(&true) {
         problems.add(
             path,
-            "needs names, types or ids; to match every map write names: [\"*\"]",
+            "needs names, types, ids, pinPaths or heldBy; to match every map write names: [\"*\"]",
         );
         return None;
     }
-    let given = [names.is_some(), types.is_some(), ids.is_some()];
     let empty = Empty::among(given);
     if let Some(types) = types {
         problems.length(&format!("{path}.types"), types.len(), 33, empty);
@@ -191,10 +271,18 @@ fn check_maps(at: usize, selector: &MapSelector, problems: &mut Problems) -> Opt
     let names = names
         .as_ref()
         .map(|it| check_globs(&format!("{path}.names"), it, 16, empty, problems));
+    let pin_paths = pin_paths
+        .as_ref()
+        .map(|it| check_pin_paths(&format!("{path}.pinPaths"), it, empty, problems));
+    let held_by = held_by
+        .as_ref()
+        .map(|it| check_holders(&format!("{path}.heldBy"), it, problems));
     Some(MapMatcher {
         names,
         types: types.clone(),
         ids,
+        pin_paths,
+        held_by,
     })
 }
 
@@ -210,6 +298,49 @@ fn check_outliers(outliers: &OutlierSelector, problems: &mut Problems) -> Outlie
             .map(|it| Duration::from_micros(problems.range(field, it, 1, 10_000_000))),
         per_second: u32::try_from(per_second).unwrap_or(u32::MAX),
     }
+}
+
+fn check_pin_paths(
+    path: &str,
+    patterns: &[String],
+    empty: Empty,
+    problems: &mut Problems,
+) -> Vec<PathGlob> {
+    for (n, pattern) in patterns.iter().enumerate() {
+        if !pattern.is_empty() && !pattern.starts_with('/') {
+            let advice = format!(
+                "{pattern:?} does not begin with /; write a whole path, such as \"/sys/fs/bpf/tc/globals/*\""
+            );
+            problems.add(format!("{path}[{n}]"), advice);
+        }
+    }
+    check_globs(path, patterns, 16, empty, problems)
+}
+
+fn check_holders(path: &str, held_by: &HeldBy, problems: &mut Problems) -> HolderMatcher {
+    let HeldBy { commands, cgroups } = held_by;
+    if commands.is_none() && cgroups.is_none() {
+        problems.add(
+            path,
+            "needs commands or cgroups; to match maps whoever holds them leave heldBy out",
+        );
+    }
+    let empty = Empty::among([commands.is_some(), cgroups.is_some()]);
+    let commands = commands
+        .as_ref()
+        .map(|it| check_globs(&format!("{path}.commands"), it, 8, empty, problems));
+    let cgroups = cgroups.as_ref().map(|it| {
+        for (n, pattern) in it.iter().enumerate() {
+            if pattern.starts_with('/') {
+                let advice = format!(
+                    "{pattern:?} begins with /, but only the end of a cgroup's path is known; write \"**{pattern}\""
+                );
+                problems.add(format!("{path}.cgroups[{n}]"), advice);
+            }
+        }
+        check_globs(&format!("{path}.cgroups"), it, 8, empty, problems)
+    });
+    HolderMatcher { commands, cgroups }
 }
 
 fn check_callers(callers: &CallerSelector, problems: &mut Problems) -> CallerMatcher {
@@ -248,13 +379,13 @@ fn check_callers(callers: &CallerSelector, problems: &mut Problems) -> CallerMat
     matcher
 }
 
-fn check_globs(
+fn check_globs<T: FromStr<Err: fmt::Display>>(
     path: &str,
     patterns: &[String],
     at_most: usize,
     empty: Empty,
     problems: &mut Problems,
-) -> Vec<Glob> {
+) -> Vec<T> {
     problems.length(path, patterns.len(), at_most, empty);
     let mut globs = Vec::with_capacity(patterns.len());
     for (n, pattern) in patterns.iter().enumerate() {

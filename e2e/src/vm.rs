@@ -21,7 +21,7 @@ use serde::Deserialize;
 /// Test programs that run inside for each tier of hooks. None of them compares times.
 const EACH: &[&str] = &["anykernel"];
 /// Those that run once.
-const ONCE: &[&str] = &["sys", "discovery", "readers", "leftovers"];
+const ONCE: &[&str] = &["sys", "discovery", "selectors", "readers", "leftovers"];
 /// Programs that the tests start, beside the agent.
 const OTHERS: &[&str] = &["maplatency-workload", "maplatency-caller"];
 

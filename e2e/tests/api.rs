@@ -535,7 +535,7 @@ async fn nodes_come_and_go_with_their_labels() -> Result<()> {
 }
 
 /// Specs that the API server refuses, and a part of what kubectl then says.
-const REFUSED: [(&str, &str); 25] = [
+const REFUSED: [(&str, &str); 28] = [
     ("{}", "spec.maps: Required value"),
     (
         "{maps: []}",
@@ -543,7 +543,19 @@ const REFUSED: [(&str, &str); 25] = [
     ),
     (
         "{maps: [{}]}",
-        "an entry of maps needs names, types or ids; to match every map write names: [\"*\"]",
+        "an entry of maps needs names, types, ids, pinPaths or heldBy; to match every map write names: [\"*\"]",
+    ),
+    (
+        "{maps: [{pinPaths: ['tc/globals/*']}]}",
+        "spec.maps[0].pinPaths[0] in body should match",
+    ),
+    (
+        "{maps: [{heldBy: {}}]}",
+        "heldBy needs commands or cgroups; to match maps whoever holds them leave heldBy out",
+    ),
+    (
+        "{maps: [{heldBy: {cgroups: [/kubepods]}}]}",
+        "spec.maps[0].heldBy.cgroups[0] in body should match",
     ),
     (
         "{maps: [{names: []}]}",

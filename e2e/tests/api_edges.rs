@@ -555,6 +555,10 @@ async fn lists_and_texts_that_are_too_long_are_refused() -> Result<()> {
             "spec.maps[0].names[0]: Too long: may not be more than 63",
         ),
         (
+            format!("{{maps: [{{pinPaths: [/{long}{long}{long}{long}]}}]}}"),
+            "spec.maps[0].pinPaths[0]: Too long: may not be more than 255",
+        ),
+        (
             format!("{{maps: [{{ids: [1]}}], callers: {{commands: [{long}]}}}}"),
             "spec.callers.commands[0]: Too long: may not be more than 63",
         ),

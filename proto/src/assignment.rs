@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use maplatency_core::MapLatencyProbeSpec;
 use maplatency_core::crd::spec::{
-    ActiveReads, CallerSelector, MapSelector, OutlierSelector, ReadMethod,
+    ActiveReads, CallerSelector, HeldBy, MapSelector, OutlierSelector, ReadMethod,
 };
 use maplatency_core::vocabulary::MapType;
 
@@ -197,7 +197,13 @@ fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
 }
 
 fn maps_from_wire(wire: wire::MapSelector) -> Checked<MapSelector> {
-    let wire::MapSelector { names, types, ids } = wire;
+    let wire::MapSelector {
+        names,
+        types,
+        ids,
+        pin_paths,
+        held_by,
+    } = wire;
     length("types", types.len(), MapType::ALL.len())?;
     length("ids", ids.len(), 64)?;
     let types = each("types", types, |it| {
@@ -209,15 +215,39 @@ fn maps_from_wire(wire: wire::MapSelector) -> Checked<MapSelector> {
         names: some(patterns("names", names, 16)?),
         types: some(types),
         ids: some(ids),
+        pin_paths: some(patterns("pin_paths", pin_paths, 16)?),
+        held_by: held_by
+            .map(holders_from_wire)
+            .transpose()
+            .map_err(|e| e.within("held_by"))?,
+    })
+}
+
+fn holders_from_wire(wire: wire::HeldBy) -> Checked<HeldBy> {
+    let wire::HeldBy { commands, cgroups } = wire;
+    Ok(HeldBy {
+        commands: some(patterns("commands", commands, 8)?),
+        cgroups: some(patterns("cgroups", cgroups, 8)?),
     })
 }
 
 fn maps_to_wire(selector: MapSelector) -> wire::MapSelector {
-    let MapSelector { names, types, ids } = selector;
+    let MapSelector {
+        names,
+        types,
+        ids,
+        pin_paths,
+        held_by,
+    } = selector;
     wire::MapSelector {
         names: names.unwrap_or_default(),
         types: types.into_iter().flatten().map(MapType::number).collect(),
         ids: ids.unwrap_or_default(),
+        pin_paths: pin_paths.unwrap_or_default(),
+        held_by: held_by.map(|HeldBy { commands, cgroups }| wire::HeldBy {
+            commands: commands.unwrap_or_default(),
+            cgroups: cgroups.unwrap_or_default(),
+        }),
     }
 }
 

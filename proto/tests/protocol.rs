@@ -196,7 +196,8 @@ fn a_hello_survives_the_wire() {
 fn assignment() -> Assignment {
     let spec: MapLatencyProbeSpec = serde_yaml::from_str(
         "
-        maps: [{names: ['ct_*'], types: [Hash, Arena]}, {ids: [7]}]
+        maps: [{names: ['ct_*'], types: [Hash, Arena]}, {ids: [7]}, {pinPaths: ['/sys/fs/bpf/**']},
+               {heldBy: {commands: [cilium-agent], cgroups: ['**/cri-*']}}]
         operations: [Lookup, Update]
         callers: {excludeCommands: ['bpftool']}
         activeReads: {cpus: 0-3, periodMilliseconds: 50, method: Lookup}
@@ -631,7 +632,7 @@ fn every_malformed_field_of_an_assignment_is_named() {
     fn spec(assign: &mut wire::Assign) -> &mut wire::Spec {
         assign.probes[0].spec.as_mut().unwrap()
     }
-    let cases: [(&str, Spoil); 19] = [
+    let cases: [(&str, Spoil); 21] = [
         ("assign.revision", |it| it.revision = 0),
         ("assign.report_period_milliseconds", |it| {
             it.report_period_milliseconds = 0;
@@ -663,6 +664,15 @@ fn every_malformed_field_of_an_assignment_is_named() {
         ("assign.probes[0].spec.maps[1].ids[0].value", |it| {
             spec(it).maps[1].ids[0] = 0;
         }),
+        ("assign.probes[0].spec.maps[2].pin_paths", |it| {
+            spec(it).maps[2].pin_paths = vec!["/x".to_owned(); 17];
+        }),
+        (
+            "assign.probes[0].spec.maps[3].held_by.cgroups[0].value",
+            |it| {
+                spec(it).maps[3].held_by.as_mut().unwrap().cgroups[0] = "x".repeat(257);
+            },
+        ),
         ("assign.probes[0].spec.operations[0].value", |it| {
             spec(it).operations[0] = 77;
         }),

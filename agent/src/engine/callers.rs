@@ -151,16 +151,26 @@ impl Callers {
         let names: Vec<String> = caller.cgroup.iter().map(text).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let container = container_of(&names);
-        // The root has the name "/" in some kernels and none in others.
-        let path: Vec<&str> = names.into_iter().rev().filter(|it| *it != "/").collect();
         let since_boot = i64::try_from(caller.start_ns / 1_000).unwrap_or(i64::MAX);
         CallerIdentity {
             pid: caller.pid,
             start_unix_microseconds: self.boot_unix_microseconds.saturating_add(since_boot),
             command: text(&caller.command),
             cgroup_id: caller.cgroup_id,
-            cgroup: path.join("/"),
+            cgroup: path_of(&names),
             container,
         }
     }
+}
+
+/// A cgroup's path, of its names from its own upwards.
+pub(super) fn path_of(names: &[&str]) -> String {
+    // The root has the name "/" in some kernels and none in others.
+    let path: Vec<&str> = names
+        .iter()
+        .rev()
+        .copied()
+        .filter(|it| *it != "/")
+        .collect();
+    path.join("/")
 }

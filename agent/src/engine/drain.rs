@@ -53,22 +53,33 @@ impl Blocks {
     }
 
     /// Adds what was counted since the last time, and gives everything since the beginning, and when things happened
-    /// in `slice`, which is over.
+    /// in `slice`, which is over. Lets go of what is not shown, and tells whether there was any; tasks have to forget their
+    /// blocks then. What is on maps after `newest_map` waits until they are listed.
     pub(super) fn drain(
         &mut self,
         slice: u32,
         callers: &mut Callers,
-    ) -> Result<Drained, EngineError> {
+        is_shown: impl Fn(Instance, u32) -> bool,
+        newest_map: u32,
+    ) -> Result<(Drained, bool), EngineError> {
         self.free_rested()?;
         let mut by_caller: BTreeMap<Instance, CallerRows> = BTreeMap::new();
         let mut spans: BTreeMap<Instance, Spans> = BTreeMap::new();
+        let mut strangers = false;
         for (key, index) in self.in_use()? {
+            let instance = Instance(key.instance & !INSTANCE_READER);
+            if !is_shown(instance, key.map_id) {
+                if key.map_id <= newest_map {
+                    self.let_go(&key, index)?;
+                    strangers = true;
+                }
+                continue;
+            }
             let block = self.read(index)?;
             let before = self.last.insert(key, block).unwrap_or(Block::EMPTY);
             let Some(series) = series_of(&key) else {
                 continue;
             };
-            let instance = Instance(key.instance & !INSTANCE_READER);
             let side = if key.instance & INSTANCE_READER == 0 {
                 if let Some(span) = block.span(slice) {
                     let spans = spans.entry(instance).or_default();
@@ -93,14 +104,15 @@ impl Blocks {
                 add_block(counts, key.block, &block, &before);
             }
         }
-        Ok(Drained {
+        let drained = Drained {
             rows: self.callers.clone(),
             readers: self.readers.clone(),
             callers: by_caller,
             spans,
             outliers: BTreeMap::new(),
             losses: BTreeMap::new(),
-        })
+        };
+        Ok((drained, strangers))
     }
 
     /// Lets go of an instance. Tasks have to forget their blocks afterwards.
@@ -121,23 +133,31 @@ impl Blocks {
     }
 
     /// Lets go of maps. Tasks have to forget their blocks afterwards.
-    pub(super) fn forget_maps(&mut self, gone: &BTreeSet<u32>) -> Result<(), EngineError> {
-        for rows in self.callers.values_mut().chain(self.readers.values_mut()) {
-            rows.retain(|key, _| !gone.contains(&key.map_id));
+    pub(super) fn forget_maps(
+        &mut self,
+        gone: &BTreeSet<(Instance, u32)>,
+    ) -> Result<(), EngineError> {
+        for (instance, rows) in self.callers.iter_mut().chain(self.readers.iter_mut()) {
+            rows.retain(|key, _| !gone.contains(&(*instance, key.map_id)));
         }
-        self.forget(|key| gone.contains(&key.map_id))
+        self.forget(|key| gone.contains(&(Instance(key.instance & !INSTANCE_READER), key.map_id)))
     }
 
     fn forget(&mut self, is_over: impl Fn(&BlockKey) -> bool) -> Result<(), EngineError> {
         // The kernel may have taken blocks that no drain has seen yet.
         let over = self.in_use()?.into_iter().filter(|it| is_over(&it.0));
         for (key, index) in over {
-            let deleted = self.block_of.delete(&key.to_bytes());
-            if deleted.map_err(unusable("block_of"))? {
-                self.resting.push(index);
-            }
-            self.last.remove(&key);
+            self.let_go(&key, index)?;
         }
+        Ok(())
+    }
+
+    fn let_go(&mut self, key: &BlockKey, index: u32) -> Result<(), EngineError> {
+        let deleted = self.block_of.delete(&key.to_bytes());
+        if deleted.map_err(unusable("block_of"))? {
+            self.resting.push(index);
+        }
+        self.last.remove(key);
         Ok(())
     }
 

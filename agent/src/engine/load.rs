@@ -197,6 +197,7 @@ impl Engine {
                 refusals: vec![],
             },
             targets: typed(&mut ebpf, "targets", HashMap::try_from)?,
+            newcomers: typed(&mut ebpf, "newcomers", HashMap::try_from)?,
             probes: typed(&mut ebpf, "probes", Array::try_from)?,
             globs: typed(&mut ebpf, "globs", Array::try_from)?,
             losses: typed(&mut ebpf, "losses", PerCpuArray::try_from)?,
@@ -228,9 +229,12 @@ impl Engine {
             slots: Slots::default(),
             slice: FIRST_SLICE,
             wanted: std::collections::BTreeMap::new(),
+            newest_map: 0,
             config,
             role,
             own_maps,
+            by_identity: 0,
+            holders: super::holders::Lister::default(),
             ebpf,
         })
     }

@@ -60,7 +60,12 @@ fn reason(error: &LoadError) -> String {
     let LoadError::Program { step, source, .. } = error else {
         return chain(error);
     };
-    let io_error = match source {
+    word_of(source, step)
+}
+
+/// What the kernel said to a program at a step, without the verifier's log.
+pub(super) fn word_of(error: &ProgramError, step: &str) -> String {
+    let io_error = match error {
         ProgramError::LoadError { io_error, .. } | ProgramError::IOError(io_error) => io_error,
         ProgramError::SyscallError(call) => &call.io_error,
         other => return format!("{other} at {step}"),

@@ -9,9 +9,11 @@ use maplatency_core::histogram::{Histogram, Percentile};
 use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, medians, worst_slices};
 use maplatency_core::outliers::{self, Evidence, Instead, OutlierCaller, OutlierWindow};
 use maplatency_core::spikes::{Span, SpikeWindow};
+use maplatency_core::validate::Ties;
 use maplatency_core::vocabulary::{MapIdentity, Operation, Outcome};
 use tracing::warn;
 
+use super::ties::AllTies;
 use super::{ProbeRequest, ProbeSnapshot};
 use crate::engine::{Engine, EngineError, Instance, Spans, Thresholds, ToldOutliers};
 use crate::error::chain;
@@ -38,13 +40,14 @@ pub(super) struct RunningProbe {
     instance: Instance,
     readers: Readers,
     reader_errors: Vec<String>,
+    tie_problems: Vec<String>,
     window: SlidingWindow,
     callers: CallerWindow,
     spikes: SpikeWindow,
     outliers: Option<OutlierWindow>,
     began: Duration,
     live: BTreeMap<u32, MapIdentity>,
-    /// Maps that are gone, and when they were missed.
+    /// Maps that are gone or match no more, and when they were missed.
     gone: BTreeMap<u32, (MapIdentity, Duration)>,
 }
 
@@ -70,6 +73,7 @@ impl RunningProbe {
             request,
             instance,
             readers,
+            tie_problems: vec![],
             reader_errors: errors.iter().map(|it| chain(it)).collect(),
             window,
             callers,
@@ -93,11 +97,12 @@ impl RunningProbe {
     pub(super) fn see_maps(
         &mut self,
         maps: &BTreeMap<u32, MapIdentity>,
+        ties: &AllTies,
         now: Duration,
     ) -> BTreeSet<u32> {
         let live: BTreeMap<u32, MapIdentity> = maps
             .iter()
-            .filter(|(_, map)| self.request.spec.matches(map))
+            .filter(|(id, map)| self.request.spec.matches(map, ties.of(**id)))
             .map(|(id, map)| (*id, map.clone()))
             .collect();
         for (id, map) in std::mem::take(&mut self.live) {
@@ -105,10 +110,24 @@ impl RunningProbe {
                 self.gone.insert(id, (map, now));
             }
         }
+        self.gone.retain(|id, _| !live.contains_key(id));
         self.live = live;
+        self.tie_problems = ties.problems(&self.request.spec);
         let ids: BTreeSet<u32> = self.live.keys().copied().collect();
         self.readers.set_maps(&ids);
         ids
+    }
+
+    /// Takes note of a map that came and went between two looks at the maps of the host.
+    pub(super) fn miss_map(&mut self, map: &MapIdentity, now: Duration) {
+        if self.request.spec.matches(map, Ties::default()) {
+            self.gone.insert(map.id, (map.clone(), now));
+        }
+    }
+
+    /// Maps that match, or did while what was counted on them is still in the window.
+    pub(super) fn shown_maps(&self) -> BTreeSet<u32> {
+        self.live.keys().chain(self.gone.keys()).copied().collect()
     }
 
     /// Maps that went so long ago that nothing of them is in the window any more.
@@ -216,6 +235,7 @@ impl RunningProbe {
         let span = self.window.span();
         let wall = |at| epoch.wall(at);
         let mut problems = self.reader_errors.clone();
+        problems.extend(self.tie_problems.iter().cloned());
         problems.extend(self.readers.problems());
         ProbeSnapshot {
             name: self.request.name.clone(),

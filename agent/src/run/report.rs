@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use maplatency_core::agents::{AgentFacts, agents_status};
 use maplatency_core::condition::{self, AGENTS_READY, Truth, Verdict, conditions};
-use maplatency_core::crd::spec::MapSelector;
+use maplatency_core::crd::spec::{HeldBy, MapSelector};
 use maplatency_core::crd::status::NodeCounts;
 use maplatency_core::measure::NodeWindow;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, MapType, summary};
@@ -139,7 +139,14 @@ fn wanted(maps: &[MapSelector]) -> String {
 }
 
 fn entry(selector: &MapSelector) -> String {
-    let MapSelector { names, types, ids } = selector;
+    let MapSelector {
+        names,
+        types,
+        ids,
+        pin_paths,
+        held_by,
+    } = selector;
+    let HeldBy { commands, cgroups } = held_by.clone().unwrap_or_default();
     let list = |what: &str, items: Vec<String>| format!("{what} {}", items.join(" or "));
     let parts: Vec<String> = [
         names.as_ref().map(|it| list("name", it.clone())),
@@ -148,6 +155,9 @@ fn entry(selector: &MapSelector) -> String {
             .map(|it| list("type", it.iter().map(MapType::to_string).collect())),
         ids.as_ref()
             .map(|it| list("id", it.iter().map(i64::to_string).collect())),
+        pin_paths.as_ref().map(|it| list("pin", it.clone())),
+        commands.map(|it| list("holder", it)),
+        cgroups.map(|it| list("holder's cgroup", it)),
     ]
     .into_iter()
     .flatten()

@@ -29,6 +29,22 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// No map at this path, or no right to open it.
+    #[error("could not open what is pinned at {path}")]
+    OpenPin {
+        /// The path.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The kernel did not pin the map. `EPERM`: the path is in no bpffs.
+    #[error("could not pin a map at {path}")]
+    Pin {
+        /// The path.
+        path: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// The kernel did not describe the map.
     #[error("could not read the description of a map")]
     Info {
@@ -86,6 +102,8 @@ impl Error {
         match self {
             Self::Create { source, .. }
             | Self::Open { source, .. }
+            | Self::OpenPin { source, .. }
+            | Self::Pin { source, .. }
             | Self::Info { source }
             | Self::Element { source, .. }
             | Self::Batch { source, .. }

@@ -16,6 +16,10 @@ pub mod command {
     pub const MAP_DELETE_ELEM: u32 = 3;
     /// Steps from one key to the next.
     pub const MAP_GET_NEXT_KEY: u32 = 4;
+    /// Pins an object at a path in a bpffs.
+    pub const OBJ_PIN: u32 = 6;
+    /// Opens a pinned object.
+    pub const OBJ_GET: u32 = 7;
     /// `BPF_PROG_TEST_RUN`.
     pub const PROG_TEST_RUN: u32 = 10;
     /// `BPF_PROG_GET_NEXT_ID`.
@@ -205,6 +209,15 @@ pub(super) struct IdAttr {
 }
 impl Attr for IdAttr {}
 const _: () = assert!(size_of::<IdAttr>() == 12, "ends with open_flags");
+
+#[repr(C)]
+pub(super) struct PinAttr {
+    pub(super) pathname: u64,
+    pub(super) bpf_fd: u32,
+    pub(super) file_flags: u32,
+}
+impl Attr for PinAttr {}
+const _: () = assert!(size_of::<PinAttr>() == 16, "ends with file_flags");
 
 #[repr(C)]
 pub(super) struct InfoAttr {

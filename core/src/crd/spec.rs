@@ -214,11 +214,11 @@ pub enum LabelOperator {
     DoesNotExist,
 }
 
-/// Maps by name, type or id. Every field that is given has to match.
+/// Maps by name, type, id, pin or holder. Every field that is given has to match.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = ("has(self.names) || has(self.types) || has(self.ids)", "an entry of maps needs names, types or ids; to match every map write names: [\"*\"]")
+    validation = ("has(self.names) || has(self.types) || has(self.ids) || has(self.pinPaths) || has(self.heldBy)", "an entry of maps needs names, types, ids, pinPaths or heldBy; to match every map write names: [\"*\"]")
 )]
 pub struct MapSelector {
     /// Patterns of the map's name; `*` stands for any characters, `?` for one. Any of them has to match.
@@ -246,6 +246,49 @@ pub struct MapSelector {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub ids: Option<Vec<i64>>,
+
+    /// Patterns of the paths at which the map is pinned, in any bpffs that the agent sees, such as
+    /// `/sys/fs/bpf/tc/globals/*`. `*` and `?` stay within one name, `**` stands for any names. Any of them has to match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 1, max = 255), pattern(r"^/[ -~]+$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub pin_paths: Option<Vec<String>>,
+
+    /// Processes of which one has to hold the map open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<HeldBy>,
+}
+
+/// Processes that hold a map open by a file descriptor. Where both fields are given, both have to match one process.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = ("has(self.commands) || has(self.cgroups)", "heldBy needs commands or cgroups; to match maps whoever holds them leave heldBy out")
+)]
+pub struct HeldBy {
+    /// Patterns of the process's command. Any of them has to match.
+    ///
+    /// Patterns longer than the 15 characters of a command are cut as in `maps.names`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(length(min = 1, max = 63), pattern(r"^[ -~]+$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub commands: Option<Vec<String>>,
+
+    /// Patterns of the process's memory cgroup: the end of its path, at most four names, as `status.callers[].cgroup`
+    /// tells it, such as `**/cri-containerd-*`. Patterns are those of paths. Any of them has to match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(length(min = 1, max = 255), pattern(r"^[ -.0-~][ -~]*$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub cgroups: Option<Vec<String>>,
 }
 
 /// Callers by the name of their command, which the kernel keeps for every thread and cuts to 15 characters

@@ -20,10 +20,50 @@ fn any_entry_may_match_but_all_fields_of_it_have_to() {
         .check()
         .unwrap();
 
-    assert!(checked.matches(&map(1, "ct_tcp", MapType::Hash)));
-    assert!(!checked.matches(&map(1, "ct_tcp", MapType::Array)));
-    assert!(!checked.matches(&map(1, "nat", MapType::Hash)));
-    assert!(checked.matches(&map(7, "nat", MapType::Array)));
+    assert!(checked.matches(&map(1, "ct_tcp", MapType::Hash), Ties::default()));
+    assert!(!checked.matches(&map(1, "ct_tcp", MapType::Array), Ties::default()));
+    assert!(!checked.matches(&map(1, "nat", MapType::Hash), Ties::default()));
+    assert!(checked.matches(&map(7, "nat", MapType::Array), Ties::default()));
+}
+
+#[test]
+fn a_map_matches_by_a_pin_or_by_one_process_that_holds_it() {
+    let checked = spec(
+        "{maps: [{names: [ct], pinPaths: ['/sys/fs/bpf/*/ct', '/run/bpf/**']},
+                 {heldBy: {commands: [conntrack-refresher], cgroups: ['**/pod7*/*']}}]}",
+    )
+    .check()
+    .unwrap();
+    let holder = |command: &str, cgroup: &str| Holder {
+        command: command.to_owned(),
+        cgroup: cgroup.to_owned(),
+    };
+    let ct = map(1, "ct", MapType::Hash);
+    let pinned = |path: &str| {
+        let pins = &[path.to_owned()];
+        checked.matches(&ct, Ties { pins, holders: &[] })
+    };
+    let held = |holders: &[Holder]| checked.matches(&ct, Ties { pins: &[], holders });
+
+    assert!(pinned("/sys/fs/bpf/tc/ct") && pinned("/run/bpf/a/b"));
+    assert!(!pinned("/sys/fs/bpf/tc/globals/ct") && !pinned("/sys/fs/bpf/ct"));
+    let ties = Ties {
+        pins: &["/sys/fs/bpf/tc/ct".to_owned()],
+        holders: &[],
+    };
+    assert!(!checked.matches(&map(1, "nat", MapType::Hash), ties));
+    // The kernel keeps 15 characters of a command.
+    let (other, cgroup) = ("conntrack-reade", "kubepods/pod7-a/box");
+    assert!(held(&[
+        holder(other, ""),
+        holder("conntrack-refre", cgroup)
+    ]));
+    assert!(!held(&[
+        holder(other, cgroup),
+        holder("conntrack-refre", "box")
+    ]));
+    assert!(!checked.matches(&ct, Ties::default()));
+    assert!(checked.needs_pins() && checked.needs_holders() && !checked.matches_by_identity());
 }
 
 #[test]
@@ -49,7 +89,7 @@ fn patterns_of_commands_are_cut_as_those_of_maps_are() {
     .check()
     .unwrap();
 
-    assert!(checked.matches(&map(1, "conntrack_refre", MapType::Hash)));
+    assert!(checked.matches(&map(1, "conntrack_refre", MapType::Hash), Ties::default()));
     for command in &checked.callers.commands {
         assert!(command.matches("conntrack-refre"), "{command:?}");
         assert!(!command.matches("conntrack-reade"), "{command:?}");
@@ -75,7 +115,7 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
         ),
         (
             "{maps: [{}]}",
-            "spec.maps[0]: needs names, types or ids; to match every map write names: [\"*\"]",
+            "spec.maps[0]: needs names, types, ids, pinPaths or heldBy; to match every map write names: [\"*\"]",
         ),
         (
             "{maps: [{names: ['']}]}",
@@ -113,6 +153,43 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
         (
             "{maps: [{ids: [1]}], activeReads: {periodMilliseconds: 1}}",
             "spec.activeReads.periodMilliseconds: is 1; write a number from 10 to 60000",
+        ),
+        (
+            "{maps: [{pinPaths: ['']}]}",
+            "spec.maps[0].pinPaths[0]: \"\" is empty; write a path, in which \"*\" stands for any characters of \
+             a name",
+        ),
+        (
+            "{maps: [{pinPaths: ['tc/globals/*']}]}",
+            "spec.maps[0].pinPaths[0]: \"tc/globals/*\" does not begin with /; write a whole path, such as \
+             \"/sys/fs/bpf/tc/globals/*\"",
+        ),
+        (
+            "{maps: [{pinPaths: ['/sys/fs/bpf/[a']}]}",
+            "spec.maps[0].pinPaths[0]: \"/sys/fs/bpf/[a\" is no pattern: unclosed character class; missing ']'; write \\ \
+             before a character that is meant as it stands",
+        ),
+        (
+            "{maps: [{pinPaths: ['/sys/fs/bpf/']}]}",
+            "spec.maps[0].pinPaths[0]: \"/sys/fs/bpf/\" holds the name \"\", which stands in no path; write the path \
+             without it",
+        ),
+        (
+            "{maps: [{ids: [1], pinPaths: []}]}",
+            "spec.maps[0].pinPaths: is empty; list at least one, or leave the field out",
+        ),
+        (
+            "{maps: [{heldBy: {}}]}",
+            "spec.maps[0].heldBy: needs commands or cgroups; to match maps whoever holds them leave heldBy out",
+        ),
+        (
+            "{maps: [{heldBy: {commands: []}}]}",
+            "spec.maps[0].heldBy.commands: is empty; list at least one",
+        ),
+        (
+            "{maps: [{heldBy: {cgroups: [/kubepods]}}]}",
+            "spec.maps[0].heldBy.cgroups[0]: \"/kubepods\" begins with /, but only the end of a cgroup's path is known; \
+             write \"**/kubepods\"",
         ),
         (
             "{maps: [{ids: [1]}], operations: []}",

@@ -190,7 +190,8 @@ __noinline __u32 probes_of_newcomer(__u32 map_id, __u64 address)
 	struct bpf_map *map = (void *)address;
 	struct config *cfg = configuration();
 	struct newcomer newcomer = {};
-	long error;
+	/* An int before 6.4, whatever is declared. */
+	int error;
 
 	if (!cfg || !cfg->newcomer_probes)
 		return 0;

@@ -14,6 +14,7 @@ use maplatency_e2e::measure::{request, snapshot, total};
 use maplatency_e2e::not_run;
 use maplatency_e2e::process::workspace_binary;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 
 fn caller(lookups: u64) -> Result<Caller> {
     let thread = Thread {
@@ -121,6 +122,48 @@ async fn a_map_is_measured_while_its_pin_matches() -> Result<()> {
     tokio::task::block_in_place(|| look_up(id, 10))?;
     let (probe, _) = snapshot(&monitor, "more lookups", "pins", counted(110)).await?;
     assert_eq!(total(&probe).until_user.count(), 110);
+    monitor.stop()?;
+    Ok(())
+}
+
+/// Lets the calling thread, and those that it starts, see no bpffs.
+fn hide_bpffs() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let nothing = None::<&str>;
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(nothing, "/", nothing, private, nothing)?;
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
+    for line in mounts.lines().filter(|it| it.contains(" - bpf ")) {
+        let point = line.split(' ').nth(4).context("mountinfo")?;
+        umount2(point, MntFlags::MNT_DETACH)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_no_bpffs_is_to_be_seen_a_probe_says_so_and_measures_the_rest() -> Result<()> {
+    let hidden = std::thread::spawn(|| -> Result<Monitor> {
+        hide_bpffs()?;
+        Ok(Monitor::start(TierChoice::Auto)?)
+    });
+    let monitor = hidden.join().expect("it does not panic")?;
+    let mut caller = caller(100)?;
+    let id = caller.map_id();
+    let spec = format!(
+        "{{maps: [{{pinPaths: ['/sys/fs/bpf/*']}}, {{ids: [{id}]}}], operations: [Lookup]}}"
+    );
+    monitor.measure(vec![request("hidden", &spec)?])?;
+    snapshot(&monitor, "the map", "hidden", |it| has(it, id)).await?;
+    tokio::task::block_in_place(|| caller.work())?;
+    let all = |it: &ProbeSnapshot| total(it).until_user.count() == 100;
+    let (probe, _) = snapshot(&monitor, "the lookups", "hidden", all).await?;
+    assert_eq!(
+        probe.problems,
+        [
+            "spec.maps[].pinPaths: no bpffs is mounted where the agent sees it; mount it at /sys/fs/bpf, in a container \
+             from the host"
+        ]
+    );
     monitor.stop()?;
     Ok(())
 }

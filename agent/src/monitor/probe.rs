@@ -19,6 +19,9 @@ use crate::engine::{Engine, EngineError, Instance, Spans, Thresholds, ToldOutlie
 use crate::error::chain;
 use crate::reader::Readers;
 
+/// Maps that are shown after they have gone, before those that were never listed are left out.
+const MAX_GONE: usize = 4_096;
+
 /// Wall time of the beginning of the agent's clock, for people.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Epoch {
@@ -120,7 +123,8 @@ impl RunningProbe {
 
     /// Takes note of a map that came and went between two looks at the maps of the host.
     pub(super) fn miss_map(&mut self, map: &MapIdentity, now: Duration) {
-        if self.request.spec.matches(map, Ties::default()) {
+        let has_room = self.gone.len() < MAX_GONE;
+        if has_room && self.request.spec.matches(map, Ties::default()) {
             self.gone.insert(map.id, (map.clone(), now));
         }
     }
@@ -237,6 +241,12 @@ impl RunningProbe {
         let mut problems = self.reader_errors.clone();
         problems.extend(self.tie_problems.iter().cloned());
         problems.extend(self.readers.problems());
+        if self.gone.len() >= MAX_GONE {
+            problems.push(format!(
+                "more than {MAX_GONE} maps have gone within the window; those that come and go within a second are left \
+                 out; select fewer maps"
+            ));
+        }
         ProbeSnapshot {
             name: self.request.name.clone(),
             uid: self.request.uid.clone(),

@@ -169,20 +169,35 @@ fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
         automount_service_account_token: Some(false),
         termination_grace_period_seconds: Some(10),
         containers: vec![container(settings)],
-        volumes: Some(vec![Volume {
-            name: "tracing".to_owned(),
-            host_path: Some(HostPathVolumeSource {
-                path: TRACING.to_owned(),
-                type_: Some("Directory".to_owned()),
-            }),
-            ..Volume::default()
-        }]),
+        volumes: Some(FOLDERS.map(volume).to_vec()),
         ..PodSpec::default()
     }
 }
 
-/// Ids of tracepoints stand here. Containers do not get it by themselves.
-const TRACING: &str = "/sys/kernel/tracing";
+/// What of the node agents look at, and containers do not get by themselves: ids of tracepoints, and pins of maps.
+const FOLDERS: [(&str, &str); 2] = [("tracing", "/sys/kernel/tracing"), ("bpffs", "/sys/fs/bpf")];
+
+fn volume((name, path): (&str, &str)) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        host_path: Some(HostPathVolumeSource {
+            path: path.to_owned(),
+            type_: Some("Directory".to_owned()),
+        }),
+        ..Volume::default()
+    }
+}
+
+fn volume_mount((name, path): (&str, &str)) -> VolumeMount {
+    VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        // What is mounted there later, too.
+        mount_propagation: Some("HostToContainer".to_owned()),
+        ..VolumeMount::default()
+    }
+}
 
 fn container(settings: &Settings) -> Container {
     let args = [
@@ -216,12 +231,7 @@ fn container(settings: &Settings) -> Container {
             ..ResourceRequirements::default()
         }),
         security_context: Some(security_context()),
-        volume_mounts: Some(vec![VolumeMount {
-            name: "tracing".to_owned(),
-            mount_path: TRACING.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(FOLDERS.map(volume_mount).to_vec()),
         ..Container::default()
     }
 }

@@ -18,7 +18,7 @@ use crate::engine::TierChoice;
 /// Measures how long operations on BPF maps take, per map, operation and CPU.
 ///
 /// Every bpf(2) call on a matched map is counted from the moment the agent has found the map, which is within about
-/// a second of its creation. None is sampled, and each is timed twice: to its exit from the kernel (the kernel
+/// a second of its creation, unless spec.aggregation asks for samples. Each is timed twice: to its exit from the kernel (the kernel
 /// window), and until its caller runs in user mode again (until user). Stalls by the scheduler show only in the
 /// second.
 #[derive(Debug, Parser)]

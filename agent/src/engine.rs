@@ -139,6 +139,8 @@ impl Engine {
                 .fold(0, |mask, it| mask | 1 << it.command()),
             includes: count(spec.callers.commands.len()),
             excludes: count(spec.callers.exclude.len()),
+            sampling: spec.aggregation.sampling(),
+            unused: 0,
         };
         set(&mut self.probes, "probes", slot.index, probe)?;
         self.slots.put(slot, probe);
@@ -262,6 +264,7 @@ impl Engine {
         let mut config = self.configuration()?;
         config.commands = 0;
         config.filtered_probes = 0;
+        config.sampling = self.sampling();
         config.generation += 1;
         for (index, probe) in self.slots.in_use() {
             config.commands |= probe.commands;
@@ -270,6 +273,12 @@ impl Engine {
             }
         }
         self.set_configuration(config)
+    }
+
+    /// From how many operations one is chosen at its entry. A probe that wants fewer thins them out further.
+    fn sampling(&self) -> u32 {
+        let probes = self.slots.in_use();
+        probes.map(|(_, it)| it.sampling).min().unwrap_or(1)
     }
 
     fn configuration(&self) -> Result<Config, EngineError> {

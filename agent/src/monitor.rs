@@ -67,6 +67,8 @@ pub struct ProbeSnapshot {
     pub beginning_at: Duration,
     /// Counts within the window.
     pub within: Rows,
+    /// The most operations that one counted in the window stands for; 1: every one was counted.
+    pub sampling: u32,
     /// Time that the window spans so far.
     pub span: Duration,
     /// Each place's worst slice.
@@ -107,6 +109,7 @@ impl ProbeSnapshot {
             beginning: Rows::new(),
             beginning_at: Duration::ZERO,
             within: Rows::new(),
+            sampling: 1,
             span: Duration::ZERO,
             worst: BTreeMap::new(),
             callers: vec![],
@@ -130,6 +133,7 @@ impl ProbeSnapshot {
             gone: self.gone.clone(),
             span: self.span,
             rows: self.within.clone(),
+            sampling: self.sampling,
             worst: self.worst.clone(),
             callers: self.callers.clone(),
             spikes: self.spikes.clone(),

@@ -58,6 +58,11 @@ pub struct Facts<'a> {
 pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
     let mut parts = vec![header(status, facts)];
     parts.extend(facts.problems.iter().map(|it| format!("Problem: {it}\n")));
+    parts.extend(status.sampled_one_in.map(|it| {
+        format!(
+            "Counts are estimates: one operation in {it} is counted, by chance, for all of them.\n"
+        )
+    }));
     if status.matched_maps == 0 && facts.gone > 0 {
         parts.push(format!(
             "\nNo map matches now; {} matched earlier in the window. Looking again every second.\n",

@@ -79,7 +79,8 @@ struct config {
 	__u32 generation;
 	/* Changes when callers lose their numbers. */
 	__u32 callers_generation;
-	__u32 unused;
+	/* One operation in so many is looked at, a power of two: the smallest that any probe asks for. */
+	__u32 sampling;
 };
 
 /* A matched map, by id. */
@@ -98,6 +99,9 @@ struct probe {
 	/* How many patterns of each list are in use. */
 	__u32 includes;
 	__u32 excludes;
+	/* One operation in so many counts, for all of them; a power of two. */
+	__u32 sampling;
+	__u32 unused;
 };
 
 /* The automaton of one pattern; core/src/glob.rs builds it. */
@@ -166,7 +170,7 @@ struct caller {
 
 _Static_assert(sizeof(struct config) == 64, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
-_Static_assert(sizeof(struct probe) == 24, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct probe) == 32, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block_key) == 16, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block) == 568, "layout.rs asserts the same size");

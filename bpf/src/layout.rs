@@ -103,8 +103,8 @@ pub struct Config {
     pub generation: u32,
     /// Changes when callers lose their numbers.
     pub callers_generation: u32,
-    /// Not used.
-    pub unused: u32,
+    /// One operation in so many is looked at, a power of two: the smallest that any probe asks for.
+    pub sampling: u32,
 }
 
 /// `struct target`, by map id.
@@ -129,6 +129,10 @@ pub struct Probe {
     pub includes: u32,
     /// Patterns to leave out.
     pub excludes: u32,
+    /// One operation in so many counts, for all of them; a power of two.
+    pub sampling: u32,
+    /// Not used.
+    pub unused: u32,
 }
 
 /// `struct glob`: the automaton of one pattern.
@@ -322,7 +326,7 @@ fn number<const N: usize, T>(bytes: &[u8], at: usize, convert: impl Fn([u8; N]) 
 
 const _: () = assert!(size_of::<Config>() == 64, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
-const _: () = assert!(size_of::<Probe>() == 24, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Probe>() == 32, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");
 const _: () = assert!(BlockKey::BYTES == 16, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Block>() == 568, "layout.h asserts the same size");

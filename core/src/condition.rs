@@ -165,6 +165,7 @@ mod tests {
             }],
             span: std::time::Duration::ZERO,
             rows: [].into(),
+            sampling: 1,
             worst: [].into(),
             callers: vec![],
             spikes: vec![],

@@ -181,6 +181,7 @@ fn report(sequence: u64, total: usize) -> Report {
             rows_withheld: false,
             callers: vec![],
             spikes: vec![],
+            sampling: 1,
         }],
     }
 }

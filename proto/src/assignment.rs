@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use maplatency_core::MapLatencyProbeSpec;
-use maplatency_core::crd::spec::{ActiveReads, CallerSelector, MapSelector, ReadMethod};
+use maplatency_core::crd::spec::{
+    ActiveReads, Aggregation, CallerSelector, MapSelector, ReadMethod, Strategy,
+};
 use maplatency_core::vocabulary::MapType;
 
 use crate::invalid::{
     Checked, Problem, dns_subdomain, each, length, present, range, repeated, text, uid,
 };
 use crate::rows::{operation, operation_to_wire};
-use crate::{InvalidMessage, MAX_PROBES, wire};
+use crate::{InvalidMessage, MAX_PROBES, MAX_SAMPLING, wire};
 
 /// Longest pattern or list of CPUs that a spec holds.
 const MAX_TEXT: usize = 256;
@@ -132,6 +134,7 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
         callers,
         active_reads,
         window_seconds,
+        aggregation,
     } = wire;
     length("maps", maps.len(), 16)?;
     length("operations", operations.len(), 9)?;
@@ -148,6 +151,10 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
             .map(active_from_wire)
             .transpose()
             .map_err(|e| e.within("active_reads"))?,
+        aggregation: aggregation
+            .map(aggregation_from_wire)
+            .transpose()
+            .map_err(|e| e.within("aggregation"))?,
         window_seconds: range("window_seconds", window_seconds, 10, 600)?,
     })
 }
@@ -159,6 +166,7 @@ fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
         operations,
         callers,
         active_reads,
+        aggregation,
         window_seconds,
     } = spec;
     wire::Spec {
@@ -181,6 +189,7 @@ fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
         ),
         active_reads: active_reads.map(active_to_wire),
         window_seconds,
+        aggregation: aggregation.map(aggregation_to_wire),
     }
 }
 
@@ -256,6 +265,34 @@ fn active_to_wire(active: ActiveReads) -> wire::ActiveReads {
         cpus,
         period_milliseconds,
         method: method.into(),
+    }
+}
+
+fn aggregation_from_wire(wire: wire::Aggregation) -> Checked<Aggregation> {
+    let wire::Aggregation { strategy, one_in } = wire;
+    Ok(Aggregation {
+        strategy: match wire::Strategy::try_from(strategy) {
+            Ok(wire::Strategy::Histogram) => Strategy::Histogram,
+            Ok(wire::Strategy::Sampled) => Strategy::Sampled,
+            Ok(wire::Strategy::Unspecified) | Err(_) => {
+                let problem = Problem::Unknown(strategy.into());
+                return Err(InvalidMessage::new("strategy", problem));
+            }
+        },
+        one_in: one_in
+            .map(|it| range("one_in", it, 2, MAX_SAMPLING))
+            .transpose()?,
+    })
+}
+
+fn aggregation_to_wire(Aggregation { strategy, one_in }: Aggregation) -> wire::Aggregation {
+    let strategy = match strategy {
+        Strategy::Histogram => wire::Strategy::Histogram,
+        Strategy::Sampled => wire::Strategy::Sampled,
+    };
+    wire::Aggregation {
+        strategy: strategy.into(),
+        one_in,
     }
 }
 

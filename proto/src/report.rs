@@ -16,7 +16,10 @@ use crate::invalid::{
 };
 use crate::rows::{rows, rows_to_wire, worst, worst_to_wire};
 use crate::spikes::{spikes, spikes_to_wire};
-use crate::{InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SERIES, wire};
+use crate::{
+    InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SAMPLING, MAX_SERIES,
+    wire,
+};
 
 /// The totals of an epoch at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +61,8 @@ pub struct ProbeReport {
     pub callers: Vec<CallerRow>,
     /// Spikes in the agent's current window, those first that lost most time.
     pub spikes: Vec<Spike>,
+    /// The most operations that one counted in the agent's current window stands for; 1: every one was counted.
+    pub sampling: u32,
 }
 
 /// The cumulative state with which the agent's current window begins.
@@ -137,6 +142,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             rows_withheld,
             callers: wire_callers,
             spikes: wire_spikes,
+            sampling,
         } = wire;
         let has_rows = !(wire_rows.is_empty() && wire_worst.is_empty() && wire_callers.is_empty());
         if rows_withheld && (has_rows || beginning.is_some()) {
@@ -157,6 +163,8 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             rows_withheld,
             callers: callers(wire_callers)?,
             spikes: spikes(wire_spikes)?,
+            // 0 from an agent that cannot sample.
+            sampling: range("sampling", sampling, 0, MAX_SAMPLING)?.max(1),
         })
     }
 }
@@ -174,6 +182,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             rows_withheld,
             callers,
             spikes,
+            sampling,
         } = report;
         Self {
             uid,
@@ -193,6 +202,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             rows_withheld,
             callers: callers_to_wire(callers),
             spikes: spikes_to_wire(spikes),
+            sampling,
         }
     }
 }

@@ -109,6 +109,7 @@ prop_compose! {
             rows_withheld: false,
             callers: vec![],
             spikes: vec![],
+            sampling: 1,
         }
     }
 }
@@ -196,6 +197,7 @@ fn assignment() -> Assignment {
         operations: [Lookup, Update]
         callers: {excludeCommands: ['bpftool']}
         activeReads: {cpus: 0-3, periodMilliseconds: 50, method: Lookup}
+        aggregation: {strategy: Sampled, oneIn: 64}
         windowSeconds: 30
         ",
     )
@@ -361,6 +363,7 @@ fn report() -> wire::Report {
             rows_withheld: false,
             callers: vec![caller(), others()],
             spikes: vec![spike()],
+            sampling: 1,
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {
@@ -525,7 +528,7 @@ fn every_malformed_field_of_a_report_is_named() {
 #[test]
 fn every_malformed_field_of_callers_and_spikes_is_named() {
     type Spoil = fn(&mut wire::Report);
-    let cases: [(&str, Spoil); 6] = [
+    let cases: [(&str, Spoil); 7] = [
         ("report.probes[0].callers", |it| {
             it.probes[0].callers = vec![wire::CallerRow::default(); MAX_CALLER_ROWS + 1];
         }),
@@ -545,6 +548,9 @@ fn every_malformed_field_of_callers_and_spikes_is_named() {
         ("report.probes[0].spikes[0].count", |it| {
             it.probes[0].spikes[0].count = 0;
         }),
+        ("report.probes[0].sampling", |it| {
+            it.probes[0].sampling = 1025;
+        }),
     ];
     for (field, spoil) in cases {
         let mut wire = report();
@@ -560,7 +566,7 @@ fn every_malformed_field_of_an_assignment_is_named() {
     fn spec(assign: &mut wire::Assign) -> &mut wire::Spec {
         assign.probes[0].spec.as_mut().unwrap()
     }
-    let cases: [(&str, Spoil); 19] = [
+    let cases: [(&str, Spoil); 21] = [
         ("assign.revision", |it| it.revision = 0),
         ("assign.report_period_milliseconds", |it| {
             it.report_period_milliseconds = 0;
@@ -609,6 +615,12 @@ fn every_malformed_field_of_an_assignment_is_named() {
         ),
         ("assign.probes[0].spec.active_reads.method", |it| {
             spec(it).active_reads.as_mut().unwrap().method = 0;
+        }),
+        ("assign.probes[0].spec.aggregation.strategy", |it| {
+            spec(it).aggregation.as_mut().unwrap().strategy = 0;
+        }),
+        ("assign.probes[0].spec.aggregation.one_in", |it| {
+            spec(it).aggregation.as_mut().unwrap().one_in = Some(1);
         }),
         ("assign.probes[0].spec.window_seconds", |it| {
             spec(it).window_seconds = 1;

@@ -172,6 +172,7 @@ impl RunningProbe {
             beginning: self.window.beginning(),
             beginning_at: at.unwrap_or(self.began).saturating_sub(span),
             within: self.window.within().clone(),
+            sampling: self.request.spec.aggregation.sampling(),
             span,
             worst: worst_slices(&self.window, wall),
             spikes: self.spikes.spikes(span, wall),

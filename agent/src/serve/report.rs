@@ -107,6 +107,7 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         rows_withheld: false,
         callers: top_callers(&probe.callers),
         spikes: probe.spikes.clone(),
+        sampling: probe.sampling,
     }
 }
 
@@ -139,6 +140,7 @@ fn unmeasured(
         rows_withheld: false,
         callers: vec![],
         spikes: vec![],
+        sampling: 1,
     }
 }
 
@@ -235,6 +237,7 @@ mod tests {
             beginning: counted(1),
             beginning_at: Duration::from_secs(4),
             within: counted(rows),
+            sampling: 1,
             span: Duration::from_secs(6),
             worst: BTreeMap::new(),
             callers: vec![],

@@ -40,6 +40,7 @@ struct ProbeWindow {
     worst: BTreeMap<Place, WorstSlice>,
     callers: Vec<CallerRow>,
     spikes: Vec<Spike>,
+    sampling: u32,
     problems: Vec<String>,
 }
 
@@ -109,6 +110,7 @@ impl Epoch {
             rows_withheld,
             callers,
             spikes,
+            sampling,
         } = report;
         let known = self
             .windows
@@ -146,6 +148,7 @@ impl Epoch {
         probe.worst = worst;
         probe.callers = callers;
         probe.spikes = spikes;
+        probe.sampling = sampling;
         probe.problems = problems;
         self.windows.insert(uid, probe);
         advanced
@@ -196,6 +199,7 @@ impl Epoch {
             gone: probe.gone.values().cloned().collect(),
             span: probe.window.span(),
             rows,
+            sampling: probe.sampling,
             worst,
             callers,
             spikes,
@@ -231,6 +235,7 @@ impl ProbeWindow {
             worst: BTreeMap::new(),
             callers: Vec::new(),
             spikes: Vec::new(),
+            sampling: 1,
             problems: Vec::new(),
         }
     }

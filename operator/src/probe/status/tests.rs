@@ -39,6 +39,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         gone: vec![],
         span: Duration::ZERO,
         rows: [].into(),
+        sampling: 1,
         worst: [].into(),
         callers: vec![],
         spikes: vec![],

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use maplatency_bpf::layout::{Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Probe, Role, Target};
+use maplatency_core::budget::Detail;
 use maplatency_core::callers::CallerRows;
 use maplatency_core::measure::Rows;
 use maplatency_core::validate::CheckedSpec;
@@ -26,6 +27,10 @@ pub use load::LoadError;
 pub use objects::Objects;
 use slots::Slots;
 pub use tier::{Refusal, RunningTier, TierChoice};
+
+/// How many slow operations are told one by one, and how many while the agent leaves some out.
+const OUTLIERS_PER_SECOND: u32 = 100;
+const FEWER_OUTLIERS_PER_SECOND: u32 = 10;
 
 /// Why the engine could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +100,7 @@ pub struct Engine {
     blocks: drain::Blocks,
     callers: callers::Callers,
     callers_generation: u32,
+    detail: Detail,
     slots: Slots,
     slice: u32,
     wanted: BTreeMap<u32, u32>,
@@ -234,6 +240,16 @@ impl Engine {
         self.configure()
     }
 
+    /// Sets in how much detail is measured from now on.
+    pub fn set_detail(&mut self, detail: Detail) -> Result<(), EngineError> {
+        if self.detail.coarser_callers != detail.coarser_callers {
+            self.callers.set_coarser(detail.coarser_callers);
+            self.callers_generation += 1;
+        }
+        self.detail = detail;
+        self.configure()
+    }
+
     /// What a thread needs to make itself a reader, whose operations are kept apart from other callers'.
     pub fn reader_pass(&self) -> Result<ReaderPass, EngineError> {
         self.role
@@ -265,6 +281,12 @@ impl Engine {
         config.commands = 0;
         config.filtered_probes = 0;
         config.sampling = self.sampling();
+        config.coarser_callers = self.detail.coarser_callers.into();
+        config.outliers_per_second = if self.detail.fewer_outliers {
+            FEWER_OUTLIERS_PER_SECOND
+        } else {
+            OUTLIERS_PER_SECOND
+        };
         config.generation += 1;
         for (index, probe) in self.slots.in_use() {
             config.commands |= probe.commands;
@@ -278,7 +300,8 @@ impl Engine {
     /// From how many operations one is chosen at its entry. A probe that wants fewer thins them out further.
     fn sampling(&self) -> u32 {
         let probes = self.slots.in_use();
-        probes.map(|(_, it)| it.sampling).min().unwrap_or(1)
+        let asked = probes.map(|(_, it)| it.sampling).min().unwrap_or(1);
+        asked.max(self.detail.one_in)
     }
 
     fn configuration(&self) -> Result<Config, EngineError> {

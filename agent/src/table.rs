@@ -7,6 +7,7 @@ mod spikes;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use maplatency_core::budget::Shed;
 use maplatency_core::cost::Cost;
 use maplatency_core::crd::status::{
     LossCount, MapLatencyProbeStatus, MapReference, OperationStatus, Percentiles, SlowRow,
@@ -52,6 +53,8 @@ pub struct Facts<'a> {
     pub slowest: usize,
     /// What the agent costs.
     pub cost: Cost,
+    /// What it leaves out to stay within its budget.
+    pub shed: &'a [Shed],
 }
 
 /// The whole table, each line with its newline.
@@ -100,6 +103,7 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
         ));
     }
     parts.extend(callers::section(&status.callers));
+    parts.extend(cost::shed(facts.shed));
     parts.extend(cost::line(&facts.cost).map(|it| format!("\n{it}")));
     parts.concat()
 }

@@ -81,6 +81,10 @@ struct config {
 	__u32 callers_generation;
 	/* One operation in so many is looked at, a power of two: the smallest that any probe asks for. */
 	__u32 sampling;
+	/* Not 0: callers get no numbers. */
+	__u32 coarser_callers;
+	/* How many slow operations may be told one by one. */
+	__u32 outliers_per_second;
 };
 
 /* A matched map, by id. */
@@ -168,7 +172,7 @@ struct caller {
 	char cgroup[CGROUP_LEVELS][CGROUP_NAME];
 };
 
-_Static_assert(sizeof(struct config) == 64, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct config) == 72, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct probe) == 32, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");

@@ -105,6 +105,10 @@ pub struct Config {
     pub callers_generation: u32,
     /// One operation in so many is looked at, a power of two: the smallest that any probe asks for.
     pub sampling: u32,
+    /// Not 0: callers get no numbers.
+    pub coarser_callers: u32,
+    /// How many slow operations may be told one by one.
+    pub outliers_per_second: u32,
 }
 
 /// `struct target`, by map id.
@@ -324,7 +328,7 @@ fn number<const N: usize, T>(bytes: &[u8], at: usize, convert: impl Fn([u8; N]) 
     convert(std::array::from_fn(|it| bytes[at + it]))
 }
 
-const _: () = assert!(size_of::<Config>() == 64, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Config>() == 72, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Probe>() == 32, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");

@@ -30,6 +30,7 @@
 use std::time::Duration;
 
 mod assignment;
+mod budget;
 mod callers;
 mod cost;
 mod hello;

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use maplatency_core::budget::Shed;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Place, Rows, WorstSlice};
 use maplatency_core::spikes::Spike;
 use maplatency_core::{MapIdentity, MapType};
 
+use crate::budget::{shed, shed_to_wire};
 use crate::callers::{callers, callers_to_wire};
 use crate::cost::{cost, cost_to_wire};
 use crate::invalid::{
@@ -36,6 +38,8 @@ pub struct Report {
     pub losses: BTreeMap<String, u64>,
     /// What the agent costs its node. Empty from an agent that does not tell.
     pub cost: Cost,
+    /// What the agent leaves out to stay within its budget, each step once.
+    pub shed: Vec<Shed>,
 }
 
 /// What was counted for one generation of one probe.
@@ -85,6 +89,7 @@ impl TryFrom<wire::Report> for Report {
             probes,
             losses,
             cost: wire_cost,
+            shed: wire_shed,
         } = wire;
         let fields = || {
             length("probes", probes.len(), MAX_PROBES)?;
@@ -100,6 +105,7 @@ impl TryFrom<wire::Report> for Report {
                     .map(|(kind, count)| Ok((loss_kind(kind)?, count)))
                     .collect::<Checked<_>>()?,
                 cost: cost(wire_cost)?,
+                shed: shed(wire_shed)?,
             })
         };
         fields().map_err(|e: InvalidMessage| e.within("report"))
@@ -115,6 +121,7 @@ impl From<Report> for wire::Report {
             probes,
             losses,
             cost,
+            shed,
         } = report;
         Self {
             sequence,
@@ -123,6 +130,7 @@ impl From<Report> for wire::Report {
             probes: probes.into_iter().map(Into::into).collect(),
             losses: losses.into_iter().collect(),
             cost: Some(cost_to_wire(cost)),
+            shed: shed_to_wire(shed),
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
@@ -136,6 +137,7 @@ fn reports() -> impl Strategy<Value = Report> {
                 .collect(),
             losses,
             cost,
+            shed: vec![shed()],
         })
 }
 
@@ -322,6 +324,15 @@ fn every_malformed_field_of_a_hello_is_named() {
     assert_eq!(refused(wire::AgentMessage { kind: None }), "kind");
 }
 
+fn shed() -> Shed {
+    Shed {
+        step: Step::Sampling,
+        resource: Resource::Memory,
+        since_unix_microseconds: 1,
+        one_in: 1024,
+    }
+}
+
 fn report() -> wire::Report {
     let key = SeriesKey {
         map_id: 1,
@@ -379,6 +390,7 @@ fn report() -> wire::Report {
             }),
             ..Cost::default()
         },
+        shed: vec![shed()],
     }
     .into()
 }
@@ -528,7 +540,7 @@ fn every_malformed_field_of_a_report_is_named() {
 #[test]
 fn every_malformed_field_of_callers_and_spikes_is_named() {
     type Spoil = fn(&mut wire::Report);
-    let cases: [(&str, Spoil); 7] = [
+    let cases: [(&str, Spoil); 12] = [
         ("report.probes[0].callers", |it| {
             it.probes[0].callers = vec![wire::CallerRow::default(); MAX_CALLER_ROWS + 1];
         }),
@@ -548,6 +560,11 @@ fn every_malformed_field_of_callers_and_spikes_is_named() {
         ("report.probes[0].spikes[0].count", |it| {
             it.probes[0].spikes[0].count = 0;
         }),
+        ("report.shed[0].step", |it| it.shed[0].step = 0),
+        ("report.shed[0].resource", |it| it.shed[0].resource = 9),
+        ("report.shed[0].one_in", |it| it.shed[0].one_in = 0),
+        ("report.shed[1].step", |it| it.shed.extend_from_within(..)),
+        ("report.shed", |it| it.shed = vec![it.shed[0]; 4]),
         ("report.probes[0].sampling", |it| {
             it.probes[0].sampling = 1025;
         }),

@@ -62,6 +62,7 @@ pub fn build(
             .take(MAX_LOSS_KINDS)
             .collect(),
         cost: snapshot.cost,
+        shed: snapshot.shed.clone(),
     };
     let report = fit(report, MAX_SERIES, MAX_MESSAGE_BYTES);
     *begun = told(&report);
@@ -253,6 +254,7 @@ mod tests {
             probes,
             losses: BTreeMap::from([("Storage".to_owned(), 2)]),
             cost: Cost::default(),
+            shed: vec![],
         }
     }
 
@@ -345,6 +347,7 @@ mod tests {
                 .collect(),
             losses: BTreeMap::new(),
             cost: Cost::default(),
+            shed: vec![],
         };
 
         let by_rows = read(fit(report.clone(), 10, usize::MAX));

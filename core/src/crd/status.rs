@@ -15,7 +15,8 @@ pub struct MapLatencyProbeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` sums up `AgentsReady` and `MapsFound`.
+    /// `Ready` sums up `AgentsReady` and `MapsFound`. `FewerOutliers`, `CoarserCallers` and `Sampling` are there while
+    /// agents leave that out to stay within their budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 8),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use maplatency_core::MapIdentity;
+use maplatency_core::budget::Shed;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
@@ -23,6 +24,7 @@ pub(super) struct Epoch {
     received: Instant,
     losses: BTreeMap<String, u64>,
     pub(super) cost: Cost,
+    pub(super) shed: Vec<Shed>,
     /// By uid of the probe.
     windows: BTreeMap<String, ProbeWindow>,
 }
@@ -54,6 +56,7 @@ impl Epoch {
             received: now,
             losses: BTreeMap::new(),
             cost: Cost::default(),
+            shed: Vec::new(),
             windows: BTreeMap::new(),
         }
     }
@@ -72,6 +75,7 @@ impl Epoch {
             probes,
             losses,
             cost,
+            shed,
         } = report;
         if sequence <= self.sequence {
             return Taken::Repeated;
@@ -81,6 +85,7 @@ impl Epoch {
         self.received = now;
         self.losses = losses;
         self.cost = cost;
+        self.shed = shed;
         let mut outcome = Taken::New;
         for probe in probes {
             let Some(length) = window(&probe.uid, probe.generation) else {

@@ -203,6 +203,7 @@ fn costing(rss_bytes: Option<u64>, tier: &str) -> MapLatencyProbeStatus {
     view.agents = vec![AgentFacts {
         node: "a".to_owned(),
         tier: tier.to_owned(),
+        shed: vec![],
         cost: Cost {
             rss_bytes,
             ..Cost::default()

@@ -4,21 +4,25 @@
     reason = "the comments are help texts, where backquotes would show"
 )]
 
+mod budget;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use maplatency_bpf::Tier;
+use maplatency_core::budget::Budget;
 use maplatency_proto::operator_url;
 use tonic::transport::Uri;
 
 use crate::engine::TierChoice;
+pub use budget::{CpuBudget, MemoryBudget};
 
 /// Measures how long operations on BPF maps take, per map, operation and CPU.
 ///
 /// Every bpf(2) call on a matched map is counted from the moment the agent has found the map, which is within about
-/// a second of its creation. None is sampled, and each is timed twice: to its exit from the kernel (the kernel
+/// a second of its creation, unless spec.aggregation asks for samples. Each is timed twice: to its exit from the kernel (the kernel
 /// window), and until its caller runs in user mode again (until user). Stalls by the scheduler show only in the
 /// second.
 #[derive(Debug, Parser)]
@@ -70,6 +74,10 @@ Header:
   tier           hooks by which calls are timed, and why not better ones
   window         how much of spec.windowSeconds the figures cover
   unrecorded     operations that were seen and could not be recorded, by kind
+
+LEFT OUT
+  What is left out to stay within --cpu-budget or --memory-budget, since when,
+  and what that means for the figures. It comes back when the load is over.
 
 Last line:
   This agent     what the agent costs this host, renewed every ten seconds: CPU
@@ -167,6 +175,27 @@ pub struct RunArgs {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
     pub output: Output,
 
+    /// What measuring may cost of one core, such as 1% or 0.5%: CPU time without active reads, and that of the hooks.
+    ///
+    /// Above it for some seconds the agent leaves out step by step what costs it most: slow operations told one by one,
+    /// who calls, and then it counts one operation in so many for all of them. The table and the conditions say so.
+    #[arg(
+        long,
+        env = "MAPLATENCY_CPU_BUDGET",
+        value_name = "SHARE",
+        default_value = "none"
+    )]
+    pub cpu_budget: CpuBudget,
+
+    /// What it may take of memory, such as 32MiB: that of the process and of its BPF maps and programs.
+    #[arg(
+        long,
+        env = "MAPLATENCY_MEMORY_BUDGET",
+        value_name = "SIZE",
+        default_value = "none"
+    )]
+    pub memory_budget: MemoryBudget,
+
     /// Name for this host in the results [default: the host's name].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
@@ -191,6 +220,29 @@ pub struct ServeArgs {
     #[arg(long, env = "MAPLATENCY_NODE", value_name = "NAME", value_parser = node_name)]
     pub node: String,
 
+    /// What measuring may cost of one core, such as 1% or 0.5%, or none: CPU time without active reads, and that of the
+    /// hooks.
+    ///
+    /// Above it for some seconds the agent leaves out step by step what costs it most: slow operations told one by one,
+    /// who calls, and then it counts one operation in so many for all of them. Conditions say so. The default is a
+    /// backstop: it leaves counts exact where nothing is out of the ordinary.
+    #[arg(
+        long,
+        env = "MAPLATENCY_CPU_BUDGET",
+        value_name = "SHARE",
+        default_value = "100%"
+    )]
+    pub cpu_budget: CpuBudget,
+
+    /// What it may take of memory, such as 32MiB, or none: that of the process and of its BPF maps and programs.
+    #[arg(
+        long,
+        env = "MAPLATENCY_MEMORY_BUDGET",
+        value_name = "SIZE",
+        default_value = "512MiB"
+    )]
+    pub memory_budget: MemoryBudget,
+
     /// Report without TLS and without proof of who reports.
     ///
     /// A later release brings TLS and agent identities. Until then the agent serves with this flag only, so
@@ -205,6 +257,26 @@ pub struct ServeArgs {
     /// How to log.
     #[command(flatten)]
     pub log: LogArgs,
+}
+
+impl RunArgs {
+    /// What measuring may cost.
+    pub const fn budget(&self) -> Budget {
+        Budget {
+            cpu: self.cpu_budget.0,
+            memory: self.memory_budget.0,
+        }
+    }
+}
+
+impl ServeArgs {
+    /// What measuring may cost.
+    pub const fn budget(&self) -> Budget {
+        Budget {
+            cpu: self.cpu_budget.0,
+            memory: self.memory_budget.0,
+        }
+    }
 }
 
 /// How to log.
@@ -321,6 +393,22 @@ mod tests {
             (
                 "run -f x --for 9223372036854775807s",
                 "write at most 366days",
+            ),
+            (
+                "run -f x --cpu-budget 1",
+                "write a share of one core such as 1%",
+            ),
+            ("run -f x --cpu-budget 0%", "from 0.01% to 100000%"),
+            ("run -f x --cpu-budget NaN%", "write a share of one core"),
+            ("run -f x --memory-budget 32", "write a size such as 32MiB"),
+            ("run -f x --memory-budget 1KiB", "from 1MiB to 1024GiB"),
+            (
+                "run -f x --memory-budget 99999999999999999999GiB",
+                "write a size",
+            ),
+            (
+                "run -f x --memory-budget 18446744073709551615GiB",
+                "from 1MiB",
             ),
             (
                 "serve --node a --operator https://x:1",

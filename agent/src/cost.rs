@@ -8,6 +8,7 @@
 
 mod bpf;
 mod process;
+mod slice;
 
 use std::convert::Infallible;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -21,6 +22,7 @@ use tracing::warn;
 use crate::engine::Objects;
 use bpf::RunTimes;
 use process::CpuTimes;
+pub(crate) use slice::SliceCost;
 
 /// Until the first look, so that a short run has figures, too.
 const FIRST: Duration = Duration::from_secs(1);
@@ -33,7 +35,8 @@ const SPAN: Duration = Duration::from_millis(100);
 /// The thread that looks. It ends with this value.
 #[derive(Debug)]
 pub struct Meter {
-    latest: watch::Receiver<Cost>,
+    /// How many looks there were, and what the newest found.
+    latest: watch::Receiver<(u64, Cost)>,
     /// Dropped to end the thread.
     stop: Option<SyncSender<Infallible>>,
     thread: Option<JoinHandle<()>>,
@@ -42,7 +45,7 @@ pub struct Meter {
 impl Meter {
     /// Starts looking at this process and at `objects`.
     pub fn start(objects: Objects) -> Self {
-        let (publish, latest) = watch::channel(Cost::default());
+        let (publish, latest) = watch::channel((0, Cost::default()));
         let (stop, stopped) = sync_channel(0);
         let thread = thread::Builder::new()
             .name("cost".to_owned())
@@ -57,7 +60,12 @@ impl Meter {
 
     /// The newest figures. Empty before the first look.
     pub fn latest(&self) -> Cost {
-        *self.latest.borrow()
+        self.latest.borrow().1
+    }
+
+    /// How many looks there were.
+    pub fn looks(&self) -> u64 {
+        self.latest.borrow().0
     }
 }
 
@@ -71,7 +79,11 @@ impl Drop for Meter {
     }
 }
 
-fn watch_cost(objects: &Objects, publish: &watch::Sender<Cost>, stop: &Receiver<Infallible>) {
+fn watch_cost(
+    objects: &Objects,
+    publish: &watch::Sender<(u64, Cost)>,
+    stop: &Receiver<Infallible>,
+) {
     let goes_on = |wait| stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout);
     let programs = objects.programs.as_deref().unwrap_or_default();
     let mut cpu = CpuTimes::begin();
@@ -83,13 +95,14 @@ fn watch_cost(objects: &Objects, publish: &watch::Sender<Cost>, stop: &Receiver<
             return;
         }
         let bpf_run_time = runs.end(span, programs);
-        publish.send_replace(Cost {
+        let cost = Cost {
             cpu: cpu.since_last(),
             rss_bytes: process::rss_bytes(),
             bpf_maps_bytes: objects.maps.as_deref().and_then(bpf::memory),
             bpf_programs_bytes: objects.programs.as_deref().and_then(bpf::memory),
             bpf_run_time,
-        });
+        };
+        publish.send_modify(|it| *it = (it.0 + 1, cost));
         wait = PERIOD;
     }
 }

@@ -24,6 +24,7 @@ use maplatency_bpf::layout::{
     Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Newcomer, Outlier, OutlierCounts, Probe, Role,
     Target,
 };
+use maplatency_core::budget::Detail;
 use maplatency_core::callers::{CallerIdentity, CallerRows};
 use maplatency_core::measure::Rows;
 use maplatency_core::validate::{CheckedSpec, OutlierPlan};
@@ -36,6 +37,10 @@ pub use objects::Objects;
 pub use outliers::Thresholds;
 use slots::Slots;
 pub use tier::{Refusal, RunningTier, TierChoice};
+
+/// How many slow operations are told one by one, and how many while the agent leaves some out.
+const OUTLIERS_PER_SECOND: u32 = u32::MAX;
+const FEWER_OUTLIERS_PER_SECOND: u32 = 10;
 
 /// Why the engine could not do what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +123,7 @@ pub struct Engine {
     callers: callers::Callers,
     outliers: outliers::Outliers,
     callers_generation: u32,
+    detail: Detail,
     slots: Slots,
     slice: u32,
     wanted: BTreeMap<u32, u32>,
@@ -170,7 +176,7 @@ impl Engine {
                 .as_ref()
                 .map_or(0, OutlierPlan::fixed_nanoseconds),
             outliers_per_slice: spec.outliers.as_ref().map_or(0, |it| it.per_second),
-            unused: 0,
+            sampling: spec.aggregation.sampling(),
         };
         self.outliers.reset(slot.index)?;
         set(&mut self.probes, "probes", slot.index, probe)?;
@@ -324,6 +330,16 @@ impl Engine {
         self.configure()
     }
 
+    /// Sets in how much detail is measured from now on.
+    pub fn set_detail(&mut self, detail: Detail) -> Result<(), EngineError> {
+        if self.detail.coarser_callers != detail.coarser_callers {
+            self.callers.set_coarser(detail.coarser_callers);
+            self.callers_generation += 1;
+        }
+        self.detail = detail;
+        self.configure()
+    }
+
     /// What a thread needs to make itself a reader, whose operations are kept apart from other callers'.
     pub fn reader_pass(&self) -> Result<ReaderPass, EngineError> {
         self.role
@@ -357,6 +373,13 @@ impl Engine {
         config.outlier_probes = 0;
         config.newcomer_probes = self.by_identity;
         config.newest_map = self.newest_map;
+        config.sampling = self.sampling();
+        config.coarser_callers = self.detail.coarser_callers.into();
+        config.outliers_per_second = if self.detail.fewer_outliers {
+            FEWER_OUTLIERS_PER_SECOND
+        } else {
+            OUTLIERS_PER_SECOND
+        };
         config.generation += 1;
         for (index, probe) in self.slots.in_use() {
             config.commands |= probe.commands;
@@ -368,6 +391,13 @@ impl Engine {
             }
         }
         self.set_configuration(config)
+    }
+
+    /// From how many operations one is chosen at its entry. A probe that wants fewer thins them out further.
+    fn sampling(&self) -> u32 {
+        let probes = self.slots.in_use();
+        let asked = probes.map(|(_, it)| it.sampling).min().unwrap_or(1);
+        asked.max(self.detail.one_in)
     }
 
     fn configuration(&self) -> Result<Config, EngineError> {

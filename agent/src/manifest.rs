@@ -436,7 +436,7 @@ mod tests {
             (
                 "{maps: [{ids: [1]}], window: 60}",
                 "f:4:28: spec.window: is no field; write one of \
-                 nodeSelector, maps, operations, callers, activeReads, outliers, windowSeconds",
+                 nodeSelector, maps, operations, callers, activeReads, outliers, aggregation, windowSeconds",
             ),
             (
                 "{maps: [{ids: [1]}], windowseconds: 60}",

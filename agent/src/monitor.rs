@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use maplatency_core::budget::{Budget, Shed, Shedding};
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, WorstSlice};
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tracing::{error, info};
 
 use crate::clock;
-use crate::cost::Meter;
+use crate::cost::{Meter, SliceCost};
 use crate::discover::{DiscoverError, Fate, Maps};
 use crate::engine::{Engine, EngineError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
@@ -70,6 +71,8 @@ pub struct ProbeSnapshot {
     pub beginning_at: Duration,
     /// Counts within the window.
     pub within: Rows,
+    /// The most operations that one counted in the window stands for; 1: every one was counted.
+    pub sampling: u32,
     /// Time that the window spans so far.
     pub span: Duration,
     /// Each place's worst slice.
@@ -97,6 +100,8 @@ pub struct Snapshot {
     pub losses: BTreeMap<String, u64>,
     /// What the agent costs its host.
     pub cost: Cost,
+    /// What it leaves out to stay within its budget.
+    pub shed: Vec<Shed>,
 }
 
 impl ProbeSnapshot {
@@ -112,6 +117,7 @@ impl ProbeSnapshot {
             beginning: Rows::new(),
             beginning_at: Duration::ZERO,
             within: Rows::new(),
+            sampling: 1,
             span: Duration::ZERO,
             worst: BTreeMap::new(),
             callers: vec![],
@@ -136,6 +142,7 @@ impl ProbeSnapshot {
             gone: self.gone.clone(),
             span: self.span,
             rows: self.within.clone(),
+            sampling: self.sampling,
             worst: self.worst.clone(),
             callers: self.callers.clone(),
             spikes: self.spikes.clone(),
@@ -193,6 +200,11 @@ impl std::fmt::Debug for Command {
 impl Monitor {
     /// Loads the probes and starts measuring nothing. Returns when the hooks have proved that they work.
     pub fn start(choice: TierChoice) -> Result<Self, MonitorError> {
+        Self::start_within(choice, Budget::default())
+    }
+
+    /// The same with a budget, to stay within which the agent leaves out what it has to.
+    pub fn start_within(choice: TierChoice, budget: Budget) -> Result<Self, MonitorError> {
         let (commands, inbox) = sync_channel(COMMANDS);
         let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (ready, is_ready) = sync_channel(1);
@@ -204,7 +216,7 @@ impl Monitor {
                     let tier = engine.tier().clone();
                     // Fails only when the starter has gone; the inbox says the same.
                     let _ = ready.send(Ok(tier));
-                    Measuring::new(engine, publish).run(&inbox)
+                    Measuring::new(engine, publish, budget).run(&inbox)
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -270,6 +282,8 @@ impl Drop for Monitor {
 struct Measuring {
     engine: Engine,
     meter: Meter,
+    slice_cost: SliceCost,
+    shedding: Shedding,
     publish: watch::Sender<Arc<Snapshot>>,
     maps: Maps,
     ties: AllTies,
@@ -280,11 +294,13 @@ struct Measuring {
 }
 
 impl Measuring {
-    fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>) -> Self {
+    fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>, budget: Budget) -> Self {
         Self {
             maps: Maps::except(engine.own_maps().clone()),
             ties: AllTies::default(),
             meter: Meter::start(engine.objects()),
+            slice_cost: SliceCost::begin(budget),
+            shedding: Shedding::new(budget),
             engine,
             publish,
             probes: Vec::new(),
@@ -400,6 +416,7 @@ impl Measuring {
             .collect();
         let mut drained = self.engine.drain(&shown)?;
         let now = self.now();
+        let one_in = self.shedding.detail().one_in;
         let mut forgotten = BTreeSet::new();
         let mut snapshots = self.refused.clone();
         for probe in &mut self.probes {
@@ -409,7 +426,7 @@ impl Measuring {
                 .remove(&probe.instance())
                 .unwrap_or_default();
             let spans = drained.spans.remove(&probe.instance()).unwrap_or_default();
-            probe.advance(now, rows, callers);
+            probe.advance(now, rows, callers, one_in);
             probe.note_spikes(now, spans, self.began);
             let outliers = drained
                 .outliers
@@ -430,12 +447,41 @@ impl Measuring {
             snapshots.push(probe.snapshot(readers, self.epoch));
         }
         self.engine.forget_maps(&forgotten)?;
+        self.keep_budget()?;
         self.publish.send_replace(Arc::new(Snapshot {
             taken: now,
             probes: snapshots,
             losses: drained.losses,
             cost: self.meter.latest(),
+            shed: self.shedding.shed(),
         }));
         Ok(())
+    }
+
+    /// Leaves something out, or takes it back, if what the slice cost is a reason to.
+    fn keep_budget(&mut self) -> Result<(), MonitorError> {
+        let operations = self.probes.iter().map(RunningProbe::operations).sum();
+        let Some(figures) = self.slice_cost.take(&self.meter, operations) else {
+            return Ok(());
+        };
+        let before = self.shedding.detail();
+        if !self.shedding.observe(&figures) {
+            return Ok(());
+        }
+        let detail = self.shedding.detail();
+        let left_out: Vec<String> = self.shedding.shed().iter().map(Shed::to_string).collect();
+        info!(
+            left_out = left_out.join(", "),
+            cpu_parts_per_million = figures.cpu,
+            memory_bytes = figures.memory,
+            operations_per_second = figures.operations,
+            "Changed what is left out to stay within the budget"
+        );
+        if detail.coarser_callers && !before.coarser_callers {
+            self.probes
+                .iter_mut()
+                .for_each(RunningProbe::forget_callers);
+        }
+        Ok(self.engine.set_detail(detail)?)
     }
 }

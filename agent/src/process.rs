@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use maplatency_core::budget::Budget;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 use tracing::warn;
@@ -78,8 +79,9 @@ fn ignores(kind: SignalKind) -> bool {
 pub(crate) async fn start(
     signals: &mut Signals,
     tier: TierChoice,
+    budget: Budget,
 ) -> anyhow::Result<Option<Monitor>> {
-    let starting = tokio::task::spawn_blocking(move || Monitor::start(tier));
+    let starting = tokio::task::spawn_blocking(move || Monitor::start_within(tier, budget));
     tokio::select! {
         started = starting => Ok(Some(started.context("the start of measuring broke off")??)),
         // The kernel takes back what is loaded by then.

@@ -51,7 +51,8 @@ fn check_cpus(spec: &CheckedSpec) -> anyhow::Result<()> {
 
 async fn measure(args: &RunArgs, manifest: Manifest, host: Host) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
-    let Some(monitor) = process::start(&mut signals, args.tier.choice()).await? else {
+    let Some(monitor) = process::start(&mut signals, args.tier.choice(), args.budget()).await?
+    else {
         return Ok(());
     };
     monitor.measure(vec![ProbeRequest {

@@ -8,6 +8,7 @@ mod spikes;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use maplatency_core::budget::Shed;
 use maplatency_core::cost::Cost;
 use maplatency_core::crd::status::{
     LossCount, MapLatencyProbeStatus, MapReference, OperationStatus, Percentiles, SlowRow,
@@ -53,12 +54,19 @@ pub struct Facts<'a> {
     pub slowest: usize,
     /// What the agent costs.
     pub cost: Cost,
+    /// What it leaves out to stay within its budget.
+    pub shed: &'a [Shed],
 }
 
 /// The whole table, each line with its newline.
 pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
     let mut parts = vec![header(status, facts)];
     parts.extend(facts.problems.iter().map(|it| format!("Problem: {it}\n")));
+    parts.extend(status.sampled_one_in.map(|it| {
+        format!(
+            "Counts are estimates: one operation in {it} is counted, by chance, for all of them.\n"
+        )
+    }));
     if status.matched_maps == 0 && facts.gone > 0 {
         parts.push(format!(
             "\nNo map matches now; {} matched earlier in the window. Looking again every second.\n",
@@ -97,6 +105,7 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
         ));
     }
     parts.extend(callers::section(&status.callers));
+    parts.extend(cost::shed(facts.shed));
     parts.extend(cost::line(&facts.cost).map(|it| format!("\n{it}")));
     parts.concat()
 }

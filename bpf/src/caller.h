@@ -89,6 +89,8 @@ __noinline __u32 number_caller(__u64 exec_id)
 	pid = visible_pid(leader, cfg);
 	if (!pid)
 		return OUTSIDE;
+	if (cfg->coarser_callers)
+		return OTHER_CALLERS;
 	key.start_ns = BPF_CORE_READ(leader, start_boottime);
 	key.exec_id = exec_id;
 	key.tgid = task->tgid;

@@ -93,6 +93,13 @@ struct config {
 	__u32 newest_map;
 	/* Probes that select maps by what a newcomer tells of itself, a bit each. */
 	__u32 newcomer_probes;
+	/* One operation in so many is looked at, a power of two: the smallest that any probe asks for. */
+	__u32 sampling;
+	/* Not 0: callers get no numbers. */
+	__u32 coarser_callers;
+	/* How many slow operations each probe may tell in a slice, whatever it asks for. */
+	__u32 outliers_per_second;
+	__u32 unused;
 };
 
 /* A matched map, by id. */
@@ -129,7 +136,8 @@ struct probe {
 	__u64 outlier_ns;
 	/* How many of them may be told in a slice. */
 	__u32 outliers_per_slice;
-	__u32 unused;
+	/* One operation in so many counts, for all of them; a power of two. */
+	__u32 sampling;
 };
 
 /* The automaton of one pattern; core/src/glob.rs builds it. */
@@ -251,7 +259,7 @@ struct outlier {
 	char instead_command[16];
 };
 
-_Static_assert(sizeof(struct config) == 72, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct config) == 88, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct newcomer) == 20, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct holder) == 24, "layout.rs asserts the same size");

@@ -117,6 +117,14 @@ pub struct Config {
     pub newest_map: u32,
     /// Probes that select maps by what a newcomer tells of itself, a bit each.
     pub newcomer_probes: u32,
+    /// One operation in so many is looked at, a power of two: the smallest that any probe asks for.
+    pub sampling: u32,
+    /// Not 0: callers get no numbers.
+    pub coarser_callers: u32,
+    /// How many slow operations may be told one by one.
+    pub outliers_per_second: u32,
+    /// Not used.
+    pub unused: u32,
 }
 
 /// `struct target`, by map id.
@@ -162,8 +170,8 @@ pub struct Probe {
     pub outlier_ns: u64,
     /// How many of them may be told in a slice.
     pub outliers_per_slice: u32,
-    /// Not used.
-    pub unused: u32,
+    /// One operation in so many counts, for all of them; a power of two.
+    pub sampling: u32,
 }
 
 /// `struct threshold_key`.
@@ -513,7 +521,7 @@ fn number<const N: usize, T>(bytes: &[u8], at: usize, convert: impl Fn([u8; N]) 
     convert(std::array::from_fn(|it| bytes[at + it]))
 }
 
-const _: () = assert!(size_of::<Config>() == 72, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Config>() == 88, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Target>() == 4, "layout.h asserts the same size");
 const _: () = assert!(
     size_of::<Newcomer>() == 20,

@@ -110,6 +110,8 @@ struct task_state {
 	__u32 cpu;
 	__u32 command;
 	__u32 attributes_size;
+	/* How many operations it stands for. */
+	__u32 sampling;
 	__u8 phase;
 	__u8 role;
 	__u8 outcome;

@@ -61,6 +61,15 @@ static __always_inline void recover(struct task_struct *task, struct task_state 
 	count_loss(LOSS_HOOK);
 }
 
+/*
+ * Whether an operation is looked at. By chance: a caller whose calls repeat in a pattern would show a fixed stride only
+ * some of them.
+ */
+static __always_inline bool is_chosen(__u32 sampling)
+{
+	return sampling == 1 || !(bpf_get_prandom_u32() & (sampling - 1));
+}
+
 /* Runs first of all at the entry of bpf(2). */
 static __always_inline int enter_call(__u32 command, __u64 attributes, __u32 attributes_size)
 {
@@ -69,11 +78,16 @@ static __always_inline int enter_call(__u32 command, __u64 attributes, __u32 att
 	struct config *cfg = configuration();
 	bool wanted, own;
 	struct task_state *state;
+	__u32 sampling;
 
 	if (!cfg)
 		return 0;
-	wanted = command < 32 && cfg->commands >> command & 1;
 	own = (__u32)task->tgid == cfg->own_tgid;
+	/* Read once: an operation stands for as many as it was chosen from. */
+	sampling = *(const volatile __u32 *)&cfg->sampling;
+	if (own || !sampling)
+		sampling = 1;
+	wanted = command < 32 && cfg->commands >> command & 1 && is_chosen(sampling);
 	state = bpf_task_storage_get(&tasks, task, 0, wanted && !own ? BPF_LOCAL_STORAGE_GET_F_CREATE : 0);
 	if (!state) {
 		if (wanted && !own)
@@ -95,6 +109,7 @@ static __always_inline int enter_call(__u32 command, __u64 attributes, __u32 att
 	state->command = command;
 	state->attributes = attributes;
 	state->attributes_size = attributes_size;
+	state->sampling = sampling;
 	state->cpu = bpf_get_smp_processor_id();
 	state->watch.is_on = 0;
 	if (cfg->outlier_probes)

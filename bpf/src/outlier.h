@@ -129,13 +129,13 @@ static __always_inline __u64 threshold_of(struct task_state *state, const struct
 
 /* Whether there is still room for one more in this slice. CPUs that begin a slice at once may each let some through. */
 static __always_inline bool may_tell(struct outlier_counts *counts, const struct probe *probe,
-				     __u32 slice)
+				     const struct config *cfg)
 {
-	if (counts->slice != slice) {
-		counts->slice = slice;
+	if (counts->slice != cfg->slice) {
+		counts->slice = cfg->slice;
 		counts->in_slice = 0;
 	}
-	if (counts->in_slice >= probe->outliers_per_slice)
+	if (counts->in_slice >= probe->outliers_per_slice || counts->in_slice >= cfg->outliers_per_second)
 		return false;
 	__sync_fetch_and_add(&counts->in_slice, 1);
 	return true;
@@ -154,7 +154,7 @@ __noinline int tell_outlier(struct task_state *state, __u32 slot)
 
 	if (!state || !probe || !counts || !cfg)
 		return 0;
-	if (!may_tell(counts, probe, cfg->slice)) {
+	if (!may_tell(counts, probe, cfg)) {
 		__sync_fetch_and_add(&counts->held_back, 1);
 		return 0;
 	}

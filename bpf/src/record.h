@@ -95,9 +95,9 @@ static __always_inline void note_time(struct block *block, __u32 slice, __u64 be
 		span->last_end_ns = end;
 }
 
-/* Counts an operation under a key, whose block this sets. False where there is no room. */
+/* Counts `weight` operations under a key, whose block this sets. False where there is no room. */
 static __always_inline bool count_under(struct task_state *state, struct block_key *key,
-					const struct config *cfg)
+					const struct config *cfg, __u32 weight)
 {
 	__u64 kernel_window = state->exit_ns - state->call_ns;
 	__u64 until_user = state->back_ns - state->enter_ns;
@@ -116,14 +116,25 @@ static __always_inline bool count_under(struct task_state *state, struct block_k
 	/* Both or none, so that the two latencies always count the same operations. */
 	if (!block || !user_block)
 		return false;
-	__sync_fetch_and_add(&block->kernel_window[kernel_bucket % BLOCK_BUCKETS], 1);
-	__sync_fetch_and_add(&user_block->until_user[user_bucket % BLOCK_BUCKETS], 1);
+	__sync_fetch_and_add(&block->kernel_window[kernel_bucket % BLOCK_BUCKETS], weight);
+	__sync_fetch_and_add(&user_block->until_user[user_bucket % BLOCK_BUCKETS], weight);
 	note_time(user_block, *(const volatile __u32 *)&cfg->slice, state->enter_ns, state->back_ns);
 	if (state->entries)
-		__sync_fetch_and_add(&user_block->entries, state->entries);
+		__sync_fetch_and_add(&user_block->entries, (__u64)state->entries * weight);
 	if (state->moved)
-		__sync_fetch_and_add(&user_block->moved, 1);
+		__sync_fetch_and_add(&user_block->moved, weight);
 	return true;
+}
+
+/*
+ * How many operations one counts for where one in `wanted` is to count; 0 where chance leaves it out. It was chosen from
+ * `state->sampling` at its entry, so only what is missing to `wanted` is left to chance here.
+ */
+static __always_inline __u32 weight_of(const struct task_state *state, __u32 wanted)
+{
+	if (state->role == ROLE_READER || wanted <= state->sampling)
+		return state->sampling;
+	return bpf_get_prandom_u32() & (wanted - 1) & ~(state->sampling - 1) ? 0 : wanted;
 }
 
 static __always_inline void record_for(struct task_state *state, __u32 slot)
@@ -131,6 +142,7 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 	struct probe *probe = bpf_map_lookup_elem(&probes, &slot);
 	struct config *cfg = configuration();
 	struct block_key key = {};
+	__u32 weight;
 
 	/* A slot may have passed to another probe since the operation began. */
 	if (!cfg || !probe || state->enter_ns < probe->since_ns ||
@@ -139,6 +151,9 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 	if (probe->outlier_ns && state->watch.is_on && state->role == ROLE_NONE &&
 	    state->back_ns - state->enter_ns >= threshold_of(state, probe, cfg))
 		tell_outlier(state, slot);
+	weight = weight_of(state, probe->sampling);
+	if (!weight)
+		return;
 	key.map_id = state->map_id;
 	key.instance = probe->instance;
 	key.cpu = state->cpu;
@@ -151,12 +166,12 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 		key.instance |= INSTANCE_READER;
 		key.caller = OTHER_CALLERS;
 	}
-	if (count_under(state, &key, cfg))
+	if (count_under(state, &key, cfg, weight))
 		return;
 	/* Among the others there may still be room. */
 	if (key.caller != OTHER_CALLERS) {
 		key.caller = OTHER_CALLERS;
-		if (count_under(state, &key, cfg))
+		if (count_under(state, &key, cfg, weight))
 			return;
 	}
 	count_loss(LOSS_BLOCKS);

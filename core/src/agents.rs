@@ -3,9 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::budget::Shed;
 use crate::cost::Cost;
 use crate::crd::agents::{
-    AgentsStatus, HighestCost, HighestCpu, HighestMemory, HighestRunTime, TierStatus,
+    AgentsStatus, HighestCost, HighestCpu, HighestMemory, HighestRunTime, ShedStatus,
+    SheddingStatus, TierStatus,
 };
 
 /// Tiers kept in `status.agents.tiers`.
@@ -24,6 +29,8 @@ pub struct AgentFacts {
     pub tier: String,
     /// What it costs.
     pub cost: Cost,
+    /// What it leaves out to stay within its budget.
+    pub shed: Vec<Shed>,
 }
 
 /// Sums up all agents. `None` when there are none.
@@ -34,6 +41,34 @@ pub fn agents_status(agents: &[AgentFacts]) -> Option<AgentsStatus> {
     Some(AgentsStatus {
         tiers: tiers(agents),
         cost: highest(agents),
+        shedding: shedding(agents),
+    })
+}
+
+fn shedding(agents: &[AgentFacts]) -> Option<SheddingStatus> {
+    let shed = |it: &AgentFacts| {
+        let factor = it.shed.iter().map(|it| it.one_in).max();
+        (it.shed.len(), factor)
+    };
+    let most = agents
+        .iter()
+        .filter(|it| !it.shed.is_empty())
+        .max_by_key(|it| (shed(it), Reverse(&it.node)))?;
+    let nodes = agents.iter().filter(|it| !it.shed.is_empty()).count();
+    Some(SheddingStatus {
+        nodes: i32::try_from(nodes).unwrap_or(i32::MAX),
+        node: most.node.clone(),
+        steps: most.shed.iter().filter_map(shed_status).collect(),
+    })
+}
+
+fn shed_status(shed: &Shed) -> Option<ShedStatus> {
+    let since = Timestamp::from_microsecond(shed.since_unix_microseconds).ok()?;
+    Some(ShedStatus {
+        step: shed.step.to_string(),
+        reason: shed.resource.reason().to_owned(),
+        since_time: MicroTime(since),
+        one_in: (shed.one_in > 1).then(|| shed.one_in.into()),
     })
 }
 
@@ -131,6 +166,7 @@ fn signed(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{Resource, Step};
     use crate::cost::{BpfRunTime, CpuTime};
 
     fn agent(node: &str, tier: &str) -> AgentFacts {
@@ -138,6 +174,7 @@ mod tests {
             node: node.to_owned(),
             tier: tier.to_owned(),
             cost: Cost::default(),
+            shed: vec![],
         }
     }
 
@@ -159,6 +196,42 @@ mod tests {
     #[test]
     fn without_agents_there_is_nothing_to_tell() {
         assert_eq!(agents_status(&[]), None);
+    }
+
+    #[test]
+    fn the_node_that_leaves_out_most_is_named() {
+        let shed = |step, one_in| Shed {
+            step,
+            resource: Resource::Cpu,
+            since_unix_microseconds: 1_000_000,
+            one_in,
+        };
+        let shedding = |node, shed: &[Shed]| AgentFacts {
+            shed: shed.to_vec(),
+            ..agent(node, "Fentry")
+        };
+        let callers = shed(Step::CoarserCallers, 1);
+        let agents = [
+            shedding("a", &[]),
+            shedding("b", &[callers]),
+            shedding("c", &[callers, shed(Step::Sampling, 4)]),
+            shedding("d", &[callers, shed(Step::Sampling, 8)]),
+        ];
+
+        let status = agents_status(&agents).unwrap().shedding.unwrap();
+
+        assert_eq!((status.nodes, status.node.as_str()), (3, "d"));
+        let steps: Vec<_> = status
+            .steps
+            .iter()
+            .map(|it| (it.step.as_str(), it.reason.as_str(), it.one_in))
+            .collect();
+        let expected = [
+            ("CoarserCallers", "OverCpuBudget", None),
+            ("Sampling", "OverCpuBudget", Some(8)),
+        ];
+        assert_eq!(steps, expected);
+        assert_eq!(agents_status(&agents[..1]).unwrap().shedding, None);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::agents::AgentFacts;
+use crate::budget::{Resource, Shed, Step};
 use crate::glob::KERNEL_NAME_LENGTH;
 use crate::measure::NodeWindow;
 use crate::summary;
@@ -105,6 +107,33 @@ pub fn maps_found(windows: &[NodeWindow], place: &str, wanted: &str) -> Verdict 
     }
 }
 
+/// One condition for each step by which agents leave something out to stay within their budgets, of the type
+/// [`Step::as_str`]. There is none while nothing is left out.
+pub fn shedding(agents: &[AgentFacts]) -> Vec<Verdict> {
+    let of = |step| {
+        let shed: Vec<(&str, &Shed)> = agents
+            .iter()
+            .flat_map(|agent| agent.shed.iter().map(|it| (agent.node.as_str(), it)))
+            .filter(|(_, it)| it.step == step)
+            .collect();
+        let (first, most) = shed.iter().max_by_key(|(_, it)| it.one_in)?;
+        let resource = shed.iter().map(|(_, it)| it.resource).min();
+        let resource = resource.unwrap_or(Resource::Cpu);
+        let nodes = match shed.len() {
+            1 => (*first).to_owned(),
+            nodes => format!("{first} and {} more", nodes - 1),
+        };
+        let message = format!(
+            "{nodes}, to stay within the {} budget: {}",
+            resource.as_str(),
+            most.meaning()
+        );
+        let kind = step.as_str();
+        Some(Verdict::new(kind, Truth::True, resource.reason(), message))
+    };
+    Step::ALL.into_iter().filter_map(of).collect()
+}
+
 /// Distinct maps that have gone while the window still tells of them.
 fn gone_maps(windows: &[NodeWindow]) -> usize {
     let distinct: BTreeSet<(&str, u32)> = windows
@@ -165,6 +194,7 @@ mod tests {
             }],
             span: std::time::Duration::ZERO,
             rows: [].into(),
+            sampling: 1,
             worst: [].into(),
             callers: vec![],
             spikes: vec![],
@@ -186,6 +216,45 @@ mod tests {
         assert_eq!(same[0].last_transition_time, at(10));
         assert_eq!(same[0].message, "b");
         assert_eq!(flipped[0].last_transition_time, at(30));
+    }
+
+    #[test]
+    fn what_is_left_out_is_a_condition_of_its_own() {
+        let agent = |node: &str, shed: &[(Step, u32)]| AgentFacts {
+            node: node.to_owned(),
+            tier: "Fentry".to_owned(),
+            cost: crate::cost::Cost::default(),
+            shed: shed
+                .iter()
+                .map(|(step, one_in)| Shed {
+                    step: *step,
+                    resource: Resource::Cpu,
+                    since_unix_microseconds: 0,
+                    one_in: *one_in,
+                })
+                .collect(),
+        };
+        let agents = [
+            agent("a", &[(Step::CoarserCallers, 1), (Step::Sampling, 2)]),
+            agent("b", &[(Step::CoarserCallers, 1), (Step::Sampling, 16)]),
+            agent("c", &[]),
+        ];
+
+        let verdicts = shedding(&agents);
+
+        let kinds: Vec<_> = verdicts.iter().map(|it| (it.kind, it.reason)).collect();
+        let expected = [
+            ("CoarserCallers", "OverCpuBudget"),
+            ("Sampling", "OverCpuBudget"),
+        ];
+        assert_eq!(kinds, expected);
+        assert!(verdicts.iter().all(|it| it.truth == Truth::True));
+        assert_eq!(
+            verdicts[1].message,
+            "b and 1 more, to stay within the CPU budget: one operation in 16 is counted, by chance, for all of them; \
+             counts are estimates, and rare slow operations may be missed"
+        );
+        assert_eq!(shedding(&agents[2..]), []);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Pure functions and plain types only. No I/O, no runtime, no Kubernetes client, no BPF.
 
 pub mod agents;
+pub mod budget;
 pub mod callers;
 pub mod condition;
 pub mod cost;

@@ -355,6 +355,8 @@ pub struct NodeWindow {
     pub span: Duration,
     /// The rows.
     pub rows: Rows,
+    /// The most operations that one of the rows' stands for; 1: every one was counted.
+    pub sampling: u32,
     /// Each place's worst slice.
     pub worst: BTreeMap<Place, WorstSlice>,
     /// Who called, those of each map that spent most time first.

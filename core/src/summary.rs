@@ -46,6 +46,7 @@ pub fn status(
         conditions,
         nodes,
         matched_maps: matched_maps(windows),
+        sampled_one_in: sampled_one_in(windows),
         summary: summary_text(windows, nodes),
         operations: operations(windows),
         slowest: slowest(windows),
@@ -66,6 +67,11 @@ pub fn matched_maps(windows: &[NodeWindow]) -> i64 {
     signed(distinct.len() as u64)
 }
 
+fn sampled_one_in(windows: &[NodeWindow]) -> Option<i64> {
+    let highest = windows.iter().map(|it| it.sampling).max()?;
+    (highest > 1).then(|| highest.into())
+}
+
 fn summary_text(windows: &[NodeWindow], nodes: NodeCounts) -> SummaryText {
     let mut reads = Histogram::new();
     for (key, counts) in windows.iter().flat_map(|it| &it.rows) {
@@ -73,10 +79,11 @@ fn summary_text(windows: &[NodeWindow], nodes: NodeCounts) -> SummaryText {
             reads.merge(&counts.until_user);
         }
     }
+    let estimated = sampled_one_in(windows).map_or("", |_| "~");
     let text = |percentile| reads.percentile(percentile).map(units::duration);
     SummaryText {
         nodes: Some(format!("{}/{}", nodes.ready, nodes.selected)),
-        reads: Some(units::count(reads.count())),
+        reads: Some(format!("{estimated}{}", units::count(reads.count()))),
         p50: text(Percentile::P50),
         p99: text(Percentile::P99),
         p999: text(Percentile::P999),

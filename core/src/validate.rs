@@ -14,8 +14,8 @@ pub use cpus::CpuChoice;
 pub use labels::selects;
 
 use crate::crd::spec::{
-    ActiveReads, CallerSelector, HeldBy, MapLatencyProbeSpec, MapSelector, OutlierSelector,
-    ReadMethod,
+    ActiveReads, Aggregation, CallerSelector, HeldBy, MapLatencyProbeSpec, MapSelector,
+    OutlierSelector, ReadMethod, Strategy,
 };
 use crate::glob::Glob;
 use crate::path_glob::PathGlob;
@@ -54,6 +54,8 @@ pub struct CheckedSpec {
     pub active: Option<ActivePlan>,
     /// Slow operations to tell one by one.
     pub outliers: Option<OutlierPlan>,
+    /// How operations become figures.
+    pub aggregation: AggregationPlan,
     /// Length of the sliding window.
     pub window: Duration,
 }
@@ -190,6 +192,34 @@ impl OutlierPlan {
     }
 }
 
+/// How operations become figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AggregationPlan {
+    /// Every operation is counted.
+    #[default]
+    Histogram,
+    /// One operation in so many is counted, for all of them.
+    Sampled {
+        /// A power of two.
+        one_in: u32,
+    },
+}
+
+impl AggregationPlan {
+    /// How many operations one stands for.
+    pub const fn sampling(self) -> u32 {
+        match self {
+            Self::Histogram => 1,
+            Self::Sampled { one_in } => one_in,
+        }
+    }
+}
+
+/// One in how many operations is counted where a spec does not say.
+const ONE_IN: i64 = 16;
+/// Least and most that it may say.
+const ONE_IN_RANGE: (u32, u32) = (2, 1024);
+
 impl MapLatencyProbeSpec {
     /// Parses every field, or lists every mistake.
     pub fn check(&self) -> Result<CheckedSpec, InvalidSpec> {
@@ -221,6 +251,7 @@ impl MapLatencyProbeSpec {
             .outliers
             .as_ref()
             .map(|it| check_outliers(it, &mut problems));
+        let aggregation = check_aggregation(self.aggregation.as_ref(), &mut problems);
         let window = problems.range("spec.windowSeconds", self.window_seconds, 10, 600);
         problems.into_result(|| CheckedSpec {
             maps,
@@ -228,6 +259,7 @@ impl MapLatencyProbeSpec {
             callers,
             active,
             outliers,
+            aggregation,
             window: Duration::from_secs(window),
         })
     }
@@ -418,6 +450,37 @@ fn check_active(active: &ActiveReads, problems: &mut Problems) -> Option<ActiveP
         Err(error) => {
             problems.add("spec.activeReads.cpus", format!("{cpus:?} {error}"));
             None
+        }
+    }
+}
+
+fn check_aggregation(
+    aggregation: Option<&Aggregation>,
+    problems: &mut Problems,
+) -> AggregationPlan {
+    const FIELD: &str = "spec.aggregation.oneIn";
+    let Some(Aggregation { strategy, one_in }) = aggregation else {
+        return AggregationPlan::default();
+    };
+    match (strategy, one_in) {
+        (Strategy::Histogram, None) => AggregationPlan::Histogram,
+        (Strategy::Histogram, Some(_)) => {
+            let advice =
+                "goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out";
+            problems.add(FIELD, advice);
+            AggregationPlan::Histogram
+        }
+        (Strategy::Sampled, one_in) => {
+            let (least, most) = ONE_IN_RANGE;
+            let asked = one_in.unwrap_or(ONE_IN);
+            let one_in = u32::try_from(asked).unwrap_or_default();
+            if !(least..=most).contains(&one_in) || !one_in.is_power_of_two() {
+                let advice = format!(
+                    "is {asked}; write a power of two from {least} to {most}, such as {ONE_IN}"
+                );
+                problems.add(FIELD, advice);
+            }
+            AggregationPlan::Sampled { one_in }
         }
     }
 }

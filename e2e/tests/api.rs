@@ -535,7 +535,7 @@ async fn nodes_come_and_go_with_their_labels() -> Result<()> {
 }
 
 /// Specs that the API server refuses, and a part of what kubectl then says.
-const REFUSED: [(&str, &str); 28] = [
+const REFUSED: [(&str, &str); 30] = [
     ("{}", "spec.maps: Required value"),
     (
         "{maps: []}",
@@ -620,6 +620,14 @@ const REFUSED: [(&str, &str); 28] = [
     (
         "{maps: [{ids: [1]}], windowSeconds: 5}",
         "spec.windowSeconds in body should be greater than or equal to 10",
+    ),
+    (
+        "{maps: [{ids: [1]}], aggregation: {oneIn: 8}}",
+        "oneIn goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out",
+    ),
+    (
+        "{maps: [{ids: [1]}], aggregation: {strategy: Sampled, oneIn: 3}}",
+        "spec.aggregation.oneIn: Unsupported value: 3: supported values: ",
     ),
     (
         "{maps: [{ids: [1]}], windowSeconds: 601}",

@@ -163,6 +163,7 @@ fn report(sequence: u64, total: usize) -> Report {
         taken: Duration::from_secs(sequence),
         losses: BTreeMap::new(),
         cost: maplatency_core::cost::Cost::default(),
+        shed: vec![],
         probes: vec![ProbeReport {
             uid: UID.to_owned(),
             generation: 1,
@@ -182,6 +183,7 @@ fn report(sequence: u64, total: usize) -> Report {
             callers: vec![],
             spikes: vec![],
             outliers: None,
+            sampling: 1,
         }],
     }
 }

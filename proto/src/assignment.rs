@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use maplatency_core::MapLatencyProbeSpec;
 use maplatency_core::crd::spec::{
-    ActiveReads, CallerSelector, HeldBy, MapSelector, OutlierSelector, ReadMethod,
+    ActiveReads, Aggregation, CallerSelector, HeldBy, MapSelector, OutlierSelector, ReadMethod,
+    Strategy,
 };
 use maplatency_core::vocabulary::MapType;
 
@@ -13,7 +14,7 @@ use crate::invalid::{
     Checked, Problem, dns_subdomain, each, length, present, range, repeated, text, uid,
 };
 use crate::rows::{operation, operation_to_wire};
-use crate::{InvalidMessage, MAX_PROBES, wire};
+use crate::{InvalidMessage, MAX_PROBES, MAX_SAMPLING, wire};
 
 /// Longest pattern or list of CPUs that a spec holds.
 const MAX_TEXT: usize = 256;
@@ -135,6 +136,7 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
         active_reads,
         window_seconds,
         outliers,
+        aggregation,
     } = wire;
     length("maps", maps.len(), 16)?;
     length("operations", operations.len(), 9)?;
@@ -155,6 +157,10 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
             .map(outliers_from_wire)
             .transpose()
             .map_err(|e| e.within("outliers"))?,
+        aggregation: aggregation
+            .map(aggregation_from_wire)
+            .transpose()
+            .map_err(|e| e.within("aggregation"))?,
         window_seconds: range("window_seconds", window_seconds, 10, 600)?,
     })
 }
@@ -167,6 +173,7 @@ fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
         callers,
         active_reads,
         outliers,
+        aggregation,
         window_seconds,
     } = spec;
     wire::Spec {
@@ -193,6 +200,7 @@ fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
             threshold_microseconds: it.threshold_microseconds,
             per_second: it.per_second,
         }),
+        aggregation: aggregation.map(aggregation_to_wire),
     }
 }
 
@@ -310,6 +318,34 @@ fn active_to_wire(active: ActiveReads) -> wire::ActiveReads {
         cpus,
         period_milliseconds,
         method: method.into(),
+    }
+}
+
+fn aggregation_from_wire(wire: wire::Aggregation) -> Checked<Aggregation> {
+    let wire::Aggregation { strategy, one_in } = wire;
+    Ok(Aggregation {
+        strategy: match wire::Strategy::try_from(strategy) {
+            Ok(wire::Strategy::Histogram) => Strategy::Histogram,
+            Ok(wire::Strategy::Sampled) => Strategy::Sampled,
+            Ok(wire::Strategy::Unspecified) | Err(_) => {
+                let problem = Problem::Unknown(strategy.into());
+                return Err(InvalidMessage::new("strategy", problem));
+            }
+        },
+        one_in: one_in
+            .map(|it| range("one_in", it, 2, MAX_SAMPLING))
+            .transpose()?,
+    })
+}
+
+fn aggregation_to_wire(Aggregation { strategy, one_in }: Aggregation) -> wire::Aggregation {
+    let strategy = match strategy {
+        Strategy::Histogram => wire::Strategy::Histogram,
+        Strategy::Sampled => wire::Strategy::Sampled,
+    };
+    wire::Aggregation {
+        strategy: strategy.into(),
+        one_in,
     }
 }
 

@@ -30,6 +30,7 @@
 use std::time::Duration;
 
 mod assignment;
+mod budget;
 mod callers;
 mod cost;
 mod hello;
@@ -76,6 +77,8 @@ pub const MAX_CALLER_ROWS: usize = 256;
 pub const MAX_CPUS_OF_SPIKE: usize = 1024;
 /// Most problems of one probe in one report.
 pub const MAX_PROBLEMS: usize = 16;
+/// Most operations that one stands for.
+pub const MAX_SAMPLING: u32 = 1024;
 /// Longest wait of an agent before it tries to reach the operator again.
 pub const MAX_RECONNECT_WAIT: Duration = Duration::from_secs(15);
 /// Highest number of a CPU; no Linux supports more.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use maplatency_core::budget::Shed;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Place, Rows, WorstSlice};
@@ -10,6 +11,7 @@ use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
 use maplatency_core::{MapIdentity, MapType};
 
+use crate::budget::{shed, shed_to_wire};
 use crate::callers::{callers, callers_to_wire};
 use crate::cost::{cost, cost_to_wire};
 use crate::invalid::{
@@ -18,7 +20,10 @@ use crate::invalid::{
 use crate::outliers::{outliers, outliers_to_wire};
 use crate::rows::{rows, rows_to_wire, worst, worst_to_wire};
 use crate::spikes::{spikes, spikes_to_wire};
-use crate::{InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SERIES, wire};
+use crate::{
+    InvalidMessage, MAX_LOSS_KINDS, MAX_MAPS, MAX_PROBES, MAX_PROBLEMS, MAX_SAMPLING, MAX_SERIES,
+    wire,
+};
 
 /// The totals of an epoch at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub struct Report {
     pub losses: BTreeMap<String, u64>,
     /// What the agent costs its node. Empty from an agent that does not tell.
     pub cost: Cost,
+    /// What the agent leaves out to stay within its budget, each step once.
+    pub shed: Vec<Shed>,
 }
 
 /// What was counted for one generation of one probe.
@@ -62,6 +69,8 @@ pub struct ProbeReport {
     pub spikes: Vec<Spike>,
     /// Slow operations in the agent's current window, one by one. `None`: none are asked for.
     pub outliers: Option<Outliers>,
+    /// The most operations that one counted in the agent's current window stands for; 1: every one was counted.
+    pub sampling: u32,
 }
 
 /// The cumulative state with which the agent's current window begins.
@@ -84,6 +93,7 @@ impl TryFrom<wire::Report> for Report {
             probes,
             losses,
             cost: wire_cost,
+            shed: wire_shed,
         } = wire;
         let fields = || {
             length("probes", probes.len(), MAX_PROBES)?;
@@ -99,6 +109,7 @@ impl TryFrom<wire::Report> for Report {
                     .map(|(kind, count)| Ok((loss_kind(kind)?, count)))
                     .collect::<Checked<_>>()?,
                 cost: cost(wire_cost)?,
+                shed: shed(wire_shed)?,
             })
         };
         fields().map_err(|e: InvalidMessage| e.within("report"))
@@ -114,6 +125,7 @@ impl From<Report> for wire::Report {
             probes,
             losses,
             cost,
+            shed,
         } = report;
         Self {
             sequence,
@@ -122,6 +134,7 @@ impl From<Report> for wire::Report {
             probes: probes.into_iter().map(Into::into).collect(),
             losses: losses.into_iter().collect(),
             cost: Some(cost_to_wire(cost)),
+            shed: shed_to_wire(shed),
         }
     }
 }
@@ -142,6 +155,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             callers: wire_callers,
             spikes: wire_spikes,
             outliers: wire_outliers,
+            sampling,
         } = wire;
         let has_rows = !(wire_rows.is_empty() && wire_worst.is_empty() && wire_callers.is_empty());
         if rows_withheld && (has_rows || beginning.is_some()) {
@@ -166,6 +180,8 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
                 .map(outliers)
                 .transpose()
                 .map_err(|e| e.within("outliers"))?,
+            // 0 from an agent that cannot sample.
+            sampling: range("sampling", sampling, 0, MAX_SAMPLING)?.max(1),
         })
     }
 }
@@ -184,6 +200,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             callers,
             spikes,
             outliers,
+            sampling,
         } = report;
         Self {
             uid,
@@ -204,6 +221,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             callers: callers_to_wire(callers),
             spikes: spikes_to_wire(spikes),
             outliers: outliers.map(outliers_to_wire),
+            sampling,
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
@@ -113,6 +114,7 @@ prop_compose! {
             callers: vec![],
             spikes: vec![],
             outliers: None,
+            sampling: 1,
         }
     }
 }
@@ -139,6 +141,7 @@ fn reports() -> impl Strategy<Value = Report> {
                 .collect(),
             losses,
             cost,
+            shed: vec![shed()],
         })
 }
 
@@ -201,6 +204,7 @@ fn assignment() -> Assignment {
         operations: [Lookup, Update]
         callers: {excludeCommands: ['bpftool']}
         activeReads: {cpus: 0-3, periodMilliseconds: 50, method: Lookup}
+        aggregation: {strategy: Sampled, oneIn: 64}
         windowSeconds: 30
         ",
     )
@@ -374,6 +378,15 @@ fn every_malformed_field_of_a_hello_is_named() {
     assert_eq!(refused(wire::AgentMessage { kind: None }), "kind");
 }
 
+fn shed() -> Shed {
+    Shed {
+        step: Step::Sampling,
+        resource: Resource::Memory,
+        since_unix_microseconds: 1,
+        one_in: 1024,
+    }
+}
+
 fn report() -> wire::Report {
     let key = SeriesKey {
         map_id: 1,
@@ -416,6 +429,7 @@ fn report() -> wire::Report {
             callers: vec![caller(), others()],
             spikes: vec![spike()],
             outliers: Some(outliers()),
+            sampling: 1,
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {
@@ -431,6 +445,7 @@ fn report() -> wire::Report {
             }),
             ..Cost::default()
         },
+        shed: vec![shed()],
     }
     .into()
 }
@@ -580,7 +595,7 @@ fn every_malformed_field_of_a_report_is_named() {
 #[test]
 fn every_malformed_field_of_callers_and_spikes_is_named() {
     type Spoil = fn(&mut wire::Report);
-    let cases: [(&str, Spoil); 9] = [
+    let cases: [(&str, Spoil); 15] = [
         ("report.probes[0].callers", |it| {
             it.probes[0].callers = vec![wire::CallerRow::default(); MAX_CALLER_ROWS + 1];
         }),
@@ -617,6 +632,14 @@ fn every_malformed_field_of_callers_and_spikes_is_named() {
         ("report.probes[0].spikes[0].count", |it| {
             it.probes[0].spikes[0].count = 0;
         }),
+        ("report.shed[0].step", |it| it.shed[0].step = 0),
+        ("report.shed[0].resource", |it| it.shed[0].resource = 9),
+        ("report.shed[0].one_in", |it| it.shed[0].one_in = 0),
+        ("report.shed[1].step", |it| it.shed.extend_from_within(..)),
+        ("report.shed", |it| it.shed = vec![it.shed[0]; 4]),
+        ("report.probes[0].sampling", |it| {
+            it.probes[0].sampling = 1025;
+        }),
     ];
     for (field, spoil) in cases {
         let mut wire = report();
@@ -632,7 +655,7 @@ fn every_malformed_field_of_an_assignment_is_named() {
     fn spec(assign: &mut wire::Assign) -> &mut wire::Spec {
         assign.probes[0].spec.as_mut().unwrap()
     }
-    let cases: [(&str, Spoil); 21] = [
+    let cases: [(&str, Spoil); 23] = [
         ("assign.revision", |it| it.revision = 0),
         ("assign.report_period_milliseconds", |it| {
             it.report_period_milliseconds = 0;
@@ -690,6 +713,12 @@ fn every_malformed_field_of_an_assignment_is_named() {
         ),
         ("assign.probes[0].spec.active_reads.method", |it| {
             spec(it).active_reads.as_mut().unwrap().method = 0;
+        }),
+        ("assign.probes[0].spec.aggregation.strategy", |it| {
+            spec(it).aggregation.as_mut().unwrap().strategy = 0;
+        }),
+        ("assign.probes[0].spec.aggregation.one_in", |it| {
+            spec(it).aggregation.as_mut().unwrap().one_in = Some(1);
         }),
         ("assign.probes[0].spec.window_seconds", |it| {
             spec(it).window_seconds = 1;

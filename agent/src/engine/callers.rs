@@ -29,6 +29,8 @@ pub(super) struct Callers {
     known: BTreeMap<u16, Known>,
     chosen: BTreeSet<u16>,
     resting: BTreeSet<u16>,
+    /// Nobody keeps a number.
+    coarser: bool,
     boot_unix_microseconds: i64,
 }
 
@@ -54,11 +56,17 @@ impl Callers {
             known: BTreeMap::new(),
             chosen: BTreeSet::new(),
             resting: BTreeSet::new(),
+            coarser: false,
             boot_unix_microseconds: clock::boot_unix_microseconds(),
         })
     }
 
-    /// Who has a number. `None` for [`OTHER_CALLERS`].
+    /// Whether all callers lose their numbers at the next drains.
+    pub(super) fn set_coarser(&mut self, coarser: bool) {
+        self.coarser = coarser;
+    }
+
+    /// Who has a number. `None` for [`OTHER_CALLERS`], and for everybody while nobody keeps one.
     pub(super) fn identity(
         &mut self,
         number: u16,
@@ -68,7 +76,7 @@ impl Callers {
         }
         if let Some(known) = self.known.get_mut(&number) {
             known.idle = 0;
-            return Ok(Some(Arc::clone(&known.identity)));
+            return Ok((!self.coarser).then(|| Arc::clone(&known.identity)));
         }
         let mut bytes = [0; Caller::BYTES];
         self.identities
@@ -83,7 +91,7 @@ impl Callers {
             idle: 0,
         };
         self.known.insert(number, known);
-        Ok(Some(identity))
+        Ok((!self.coarser).then_some(identity))
     }
 
     /// Who has a number, if that is a certain process. Operations are told later than they are counted.
@@ -109,11 +117,12 @@ impl Callers {
         let over = std::mem::take(&mut self.chosen);
         self.known.retain(|number, _| !over.contains(number));
         self.resting.clone_from(&over);
-        if self.known.len() > MANY_CALLERS || blocks > MANY_BLOCKS {
+        let idle = if self.coarser { 0 } else { IDLE };
+        if self.coarser || self.known.len() > MANY_CALLERS || blocks > MANY_BLOCKS {
             self.chosen = self
                 .known
                 .iter()
-                .filter(|it| it.1.idle >= IDLE)
+                .filter(|it| it.1.idle >= idle)
                 .map(|it| *it.0)
                 .collect();
             self.take_back()?;

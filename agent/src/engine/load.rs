@@ -11,6 +11,7 @@ use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
 use maplatency_bpf::Tier;
 use maplatency_bpf::layout::{Config, Role};
 use maplatency_bpf::sys;
+use maplatency_core::budget::Detail;
 
 use tracing::{debug, info};
 
@@ -222,6 +223,7 @@ impl Engine {
             ),
             // Tasks remember generation 0 before they know any.
             callers_generation: 1,
+            detail: Detail::default(),
             hooks: ["enter_bpf", "exit_bpf", "on_switch"]
                 .into_iter()
                 .map(|it| program_fd(&mut ebpf, it))

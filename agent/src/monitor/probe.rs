@@ -48,6 +48,8 @@ pub(super) struct RunningProbe {
     callers: CallerWindow,
     spikes: SpikeWindow,
     outliers: Option<OutlierWindow>,
+    /// How many operations one stood for, and when that was so last.
+    sampling: BTreeMap<u32, Duration>,
     began: Duration,
     live: BTreeMap<u32, MapIdentity>,
     /// Maps that are gone or match no more, and when they were missed.
@@ -82,6 +84,7 @@ impl RunningProbe {
             callers,
             spikes,
             outliers,
+            sampling: BTreeMap::new(),
             began: now,
             live: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -149,14 +152,37 @@ impl RunningProbe {
         over
     }
 
-    /// Moves the window on to what the kernel side and the readers have counted.
-    pub(super) fn advance(&mut self, now: Duration, mut cumulative: Rows, callers: CallerRows) {
+    /// Moves the window on to what the kernel side and the readers have counted, one operation for at least `one_in`.
+    pub(super) fn advance(
+        &mut self,
+        now: Duration,
+        mut cumulative: Rows,
+        callers: CallerRows,
+        one_in: u32,
+    ) {
         self.callers.advance(now, callers);
+        let one_in = self.request.spec.aggregation.sampling().max(one_in);
+        self.sampling.insert(one_in, now);
+        // An operation may have begun in the slice before.
+        let begin = now.saturating_sub(self.request.spec.window + super::SLICE);
+        self.sampling.retain(|_, last| *last >= begin);
         self.readers.collect(&mut cumulative);
         if let Err(error) = self.window.advance(now, cumulative.clone()) {
             warn!(probe = %self.request.name, %error, "Began the window anew");
             self.window.begin(now, cumulative);
         }
+    }
+
+    /// Lets go of who called.
+    pub(super) fn forget_callers(&mut self) {
+        self.callers = CallerWindow::new(self.request.spec.window);
+    }
+
+    /// Callers' operations in the newest slice.
+    pub(super) fn operations(&self) -> u64 {
+        let newest = self.window.slices().last();
+        let rows = newest.iter().flat_map(|it| it.rows.values());
+        rows.map(|it| it.until_user.count()).sum()
     }
 
     /// Sums the newest slice up by what it lost. `spans` are by the kernel's clock, by which the agent's began at
@@ -257,6 +283,7 @@ impl RunningProbe {
             beginning: self.window.beginning(),
             beginning_at: at.unwrap_or(self.began).saturating_sub(span),
             within: self.window.within().clone(),
+            sampling: self.sampling.keys().last().copied().unwrap_or(1),
             span,
             worst: worst_slices(&self.window, wall),
             spikes: self.spikes.spikes(span, wall),

@@ -53,18 +53,21 @@ impl Reporter {
             .into_iter()
             .collect();
         let problems = measured.map_or(&[][..], |it| &it.problems);
-        let verdicts = self.verdicts(&windows, problems);
-        let generation = self.probe.metadata.generation;
-        let now = Time(Timestamp::now());
-        self.conditions = conditions(verdicts, &self.conditions, generation, &now);
-        let status = summary::status(&windows, NODES, self.conditions.clone(), generation);
         let agent = AgentFacts {
             node: self.host.node.clone(),
             tier: self.tier.clone(),
             cost: snapshot.cost,
+            shed: snapshot.shed.clone(),
         };
+        let agents = [agent];
+        let verdicts = self.verdicts(&windows, problems).into_iter();
+        let verdicts = verdicts.chain(condition::shedding(&agents));
+        let generation = self.probe.metadata.generation;
+        let now = Time(Timestamp::now());
+        self.conditions = conditions(verdicts, &self.conditions, generation, &now);
+        let status = summary::status(&windows, NODES, self.conditions.clone(), generation);
         MapLatencyProbeStatus {
-            agents: agents_status(&[agent]),
+            agents: agents_status(&agents),
             ..status
         }
     }
@@ -92,6 +95,7 @@ impl Reporter {
             problems: measured.map_or(&[], |it| &it.problems),
             slowest,
             cost: snapshot.cost,
+            shed: &snapshot.shed,
         };
         table::render(&status, &facts)
     }

@@ -62,6 +62,7 @@ pub fn build(
             .take(MAX_LOSS_KINDS)
             .collect(),
         cost: snapshot.cost,
+        shed: snapshot.shed.clone(),
     };
     let report = fit(report, MAX_SERIES, MAX_MESSAGE_BYTES);
     *begun = told(&report);
@@ -108,6 +109,7 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         callers: top_callers(&probe.callers),
         spikes: probe.spikes.clone(),
         outliers: probe.outliers.clone(),
+        sampling: probe.sampling,
     }
 }
 
@@ -141,6 +143,7 @@ fn unmeasured(
         callers: vec![],
         spikes: vec![],
         outliers: None,
+        sampling: 1,
     }
 }
 
@@ -238,6 +241,7 @@ mod tests {
             beginning: counted(1),
             beginning_at: Duration::from_secs(4),
             within: counted(rows),
+            sampling: 1,
             span: Duration::from_secs(6),
             worst: BTreeMap::new(),
             callers: vec![],
@@ -254,6 +258,7 @@ mod tests {
             probes,
             losses: BTreeMap::from([("Storage".to_owned(), 2)]),
             cost: Cost::default(),
+            shed: vec![],
         }
     }
 
@@ -346,6 +351,7 @@ mod tests {
                 .collect(),
             losses: BTreeMap::new(),
             cost: Cost::default(),
+            shed: vec![],
         };
 
         let by_rows = read(fit(report.clone(), 10, usize::MAX));

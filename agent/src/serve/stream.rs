@@ -345,6 +345,7 @@ mod tests {
             beginning: BTreeMap::new(),
             beginning_at: Duration::ZERO,
             within: BTreeMap::new(),
+            sampling: 1,
             span: Duration::ZERO,
             worst: BTreeMap::new(),
             callers: vec![],

@@ -1,5 +1,7 @@
 //! What the agent costs, in one line.
 
+use k8s_openapi::jiff::Timestamp;
+use maplatency_core::budget::Shed;
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
 use maplatency_core::units;
 
@@ -25,6 +27,20 @@ pub(super) fn line(cost: &Cost) -> Option<String> {
         memory(bpf_maps_bytes),
         run_text(bpf_run_time.as_ref()),
     ))
+}
+
+/// A line for each step by which the agent leaves something out. `None` if there is none.
+pub(super) fn shed(shed: &[Shed]) -> Option<String> {
+    let line = |it: &Shed| {
+        let since = Timestamp::from_microsecond(it.since_unix_microseconds).unwrap_or_default();
+        format!(
+            "{it} since {} UTC, to stay within the {} budget: {}\n",
+            since.strftime("%H:%M:%S"),
+            it.resource.as_str(),
+            it.meaning()
+        )
+    };
+    (!shed.is_empty()).then(|| format!("\nLEFT OUT\n{}", shed.iter().map(line).collect::<String>()))
 }
 
 fn cpu_text(cpu: Option<&CpuTime>) -> String {
@@ -78,6 +94,24 @@ mod tests {
             line(&COST).unwrap(),
             "This agent: CPU 0.31%, RSS 14.1MiB, BPF maps 6.10MiB; hooks ran 1.2% of a core, 312ns a run\n"
         );
+    }
+
+    #[test]
+    fn what_is_left_out_is_told_with_its_reason() {
+        use maplatency_core::budget::{Resource, Step};
+
+        let step = Shed {
+            step: Step::Sampling,
+            resource: Resource::Cpu,
+            since_unix_microseconds: 43_203_000_000,
+            one_in: 8,
+        };
+        assert_eq!(
+            shed(&[step]).unwrap(),
+            "\nLEFT OUT\nSampling 1/8 since 12:00:03 UTC, to stay within the CPU budget: one operation in 8 is counted, \
+             by chance, for all of them; counts are estimates, and rare slow operations may be missed\n"
+        );
+        assert_eq!(shed(&[]), None);
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn facts<'a>(host: &'a Host, maps: &'a [String]) -> Facts<'a> {
         problems: &[],
         slowest: 5,
         cost: Cost::default(),
+        shed: &[],
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a status tells of the agents themselves. Small whatever the number of nodes.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,45 @@ pub struct AgentsStatus {
     /// What the costliest agents cost their nodes, figure by figure.
     #[serde(default)]
     pub cost: HighestCost,
+    /// What agents leave out to stay within their budgets. Absent: nothing, on no node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shedding: Option<SheddingStatus>,
+}
+
+/// Agents that leave something out to stay within their budgets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SheddingStatus {
+    /// Number of nodes with such agents.
+    #[schemars(range(min = 1))]
+    pub nodes: i32,
+    /// The node that leaves out most.
+    #[schemars(length(max = 253))]
+    pub node: String,
+    /// What it leaves out.
+    #[schemars(
+        length(max = 3),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["step"])
+    )]
+    pub steps: Vec<ShedStatus>,
+}
+
+/// Something that an agent leaves out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShedStatus {
+    /// `FewerOutliers`, `CoarserCallers` or `Sampling`.
+    #[schemars(length(max = 64))]
+    pub step: String,
+    /// `OverCpuBudget` or `OverMemoryBudget`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Since when, by the node's clock.
+    pub since_time: MicroTime,
+    /// With `Sampling`: one operation in so many is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2))]
+    pub one_in: Option<i64>,
 }
 
 /// The nodes that run one tier of hooks.

@@ -108,6 +108,9 @@ pub struct MapLatencyProbeSpec {
     /// Slow operations to tell one by one, with what happened to their threads. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outliers: Option<OutlierSelector>,
+    /// How operations become figures. Absent: every one is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<Aggregation>,
 
     /// Length of the sliding window over which status is computed, in seconds.
     #[serde(default = "default_window_seconds")]
@@ -369,4 +372,31 @@ pub enum ReadMethod {
     Auto,
     /// One `BPF_MAP_LOOKUP_ELEM` of an existing key.
     Lookup,
+}
+
+/// How operations become figures.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = ("!has(self.oneIn) || self.strategy == 'Sampled'", "oneIn goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out")
+)]
+pub struct Aggregation {
+    /// Which operations count, and how.
+    #[serde(default)]
+    pub strategy: Strategy,
+
+    /// With `Sampled`: one operation in so many counts, chosen by chance. Absent: 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]))]
+    pub one_in: Option<i64>,
+}
+
+/// Which operations count, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Strategy {
+    /// Every operation is counted in a histogram.
+    #[default]
+    Histogram,
+    /// One operation in `oneIn` is counted, for all of them. Counts are estimates; it costs callers less.
+    Sampled,
 }

@@ -16,7 +16,8 @@ pub struct MapLatencyProbeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` sums up `AgentsReady` and `MapsFound`.
+    /// `Ready` sums up `AgentsReady` and `MapsFound`. `FewerOutliers`, `CoarserCallers` and `Sampling` are there while
+    /// agents leave that out to stay within their budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 8),
@@ -32,6 +33,12 @@ pub struct MapLatencyProbeStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub matched_maps: i64,
+
+    /// Counts are estimates: of the operations in the window one in so many was counted, by chance, for all of them.
+    /// Where that differed between nodes or over time it is the highest. Absent: every one was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2))]
+    pub sampled_one_in: Option<i64>,
 
     /// The main figures in human units, for tables.
     #[serde(default)]
@@ -98,7 +105,7 @@ pub struct SummaryText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub nodes: Option<String>,
-    /// Reads by callers.
+    /// Reads by callers. With `~` in front it is an estimate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub reads: Option<String>,

@@ -37,6 +37,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
         gone: vec![],
         span: Duration::from_mins(1),
         rows,
+        sampling: 1,
         worst: BTreeMap::new(),
         callers: vec![],
         spikes: vec![],
@@ -162,4 +163,22 @@ fn losses_add_up_by_kind_and_zeros_are_left_out() {
         (status.losses[0].kind.as_str(), status.losses[0].count),
         ("Attr", 5)
     );
+}
+
+#[test]
+fn a_node_that_samples_makes_the_sums_estimates() {
+    let rows = || Rows::from([(key(1, Operation::Lookup, 0), counts(&[100; 32], &[90; 32]))]);
+    let all = window("a", rows());
+    let sampled = NodeWindow {
+        sampling: 16,
+        ..window("b", rows())
+    };
+
+    let exact = status(&[all.clone(), all.clone()], TWO_OF_TWO, vec![], None);
+    let mixed = status(&[all, sampled], TWO_OF_TWO, vec![], None);
+
+    assert_eq!(exact.sampled_one_in, None);
+    assert_eq!(exact.summary.reads.as_deref(), Some("64"));
+    assert_eq!(mixed.sampled_one_in, Some(16));
+    assert_eq!(mixed.summary.reads.as_deref(), Some("~64"));
 }

@@ -75,9 +75,32 @@ fn left_out_fields_take_their_defaults() {
     assert_eq!(checked.window, Duration::from_mins(1));
     assert!(checked.operations.iter().all(|it| it.is_read()));
     assert_eq!(checked.operations.len(), 5);
+    assert_eq!(checked.aggregation, AggregationPlan::Histogram);
     let active = checked.active.unwrap();
     assert_eq!(active.cpus, CpuChoice::All);
     assert_eq!(active.period, Duration::from_millis(100));
+}
+
+#[test]
+fn one_operation_in_so_many_is_counted() {
+    let sampling = |aggregation: &str| {
+        spec(&format!(
+            "{{maps: [{{ids: [1]}}], aggregation: {aggregation}}}"
+        ))
+        .check()
+        .map(|it| it.aggregation.sampling())
+    };
+    assert_eq!(sampling("{}"), Ok(1));
+    assert_eq!(sampling("{strategy: Sampled}"), Ok(16));
+    assert_eq!(sampling("{strategy: Sampled, oneIn: 2}"), Ok(2));
+    assert_eq!(sampling("{strategy: Sampled, oneIn: 1024}"), Ok(1024));
+    for wrong in ["-16", "0", "1", "3", "1000", "2048", "4294967298"] {
+        let aggregation = format!("{{strategy: Sampled, oneIn: {wrong}}}");
+        let message = format!(
+            "spec.aggregation.oneIn: is {wrong}; write a power of two from 2 to 1024, such as 16"
+        );
+        assert_eq!(sampling(&aggregation).unwrap_err().to_string(), message);
+    }
 }
 
 #[test]
@@ -190,6 +213,10 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
             "{maps: [{heldBy: {cgroups: [/kubepods]}}]}",
             "spec.maps[0].heldBy.cgroups[0]: \"/kubepods\" begins with /, but only the end of a cgroup's path is known; \
              write \"**/kubepods\"",
+        ),
+        (
+            "{maps: [{ids: [1]}], aggregation: {oneIn: 8}}",
+            "spec.aggregation.oneIn: goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out",
         ),
         (
             "{maps: [{ids: [1]}], operations: []}",

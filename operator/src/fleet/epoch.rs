@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use maplatency_core::MapIdentity;
+use maplatency_core::budget::Shed;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{NodeWindow, Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
@@ -24,6 +25,7 @@ pub(super) struct Epoch {
     received: Instant,
     losses: BTreeMap<String, u64>,
     pub(super) cost: Cost,
+    pub(super) shed: Vec<Shed>,
     /// By uid of the probe.
     windows: BTreeMap<String, ProbeWindow>,
 }
@@ -42,6 +44,7 @@ struct ProbeWindow {
     callers: Vec<CallerRow>,
     spikes: Vec<Spike>,
     outliers: Option<Outliers>,
+    sampling: u32,
     problems: Vec<String>,
 }
 
@@ -55,6 +58,7 @@ impl Epoch {
             received: now,
             losses: BTreeMap::new(),
             cost: Cost::default(),
+            shed: Vec::new(),
             windows: BTreeMap::new(),
         }
     }
@@ -73,6 +77,7 @@ impl Epoch {
             probes,
             losses,
             cost,
+            shed,
         } = report;
         if sequence <= self.sequence {
             return Taken::Repeated;
@@ -82,6 +87,7 @@ impl Epoch {
         self.received = now;
         self.losses = losses;
         self.cost = cost;
+        self.shed = shed;
         let mut outcome = Taken::New;
         for probe in probes {
             let Some(length) = window(&probe.uid, probe.generation) else {
@@ -112,6 +118,7 @@ impl Epoch {
             callers,
             spikes,
             outliers,
+            sampling,
         } = report;
         let known = self
             .windows
@@ -150,6 +157,7 @@ impl Epoch {
         probe.callers = callers;
         probe.spikes = spikes;
         probe.outliers = outliers;
+        probe.sampling = sampling;
         probe.problems = problems;
         self.windows.insert(uid, probe);
         advanced
@@ -200,6 +208,7 @@ impl Epoch {
             gone: probe.gone.values().cloned().collect(),
             span: probe.window.span(),
             rows,
+            sampling: probe.sampling,
             worst,
             callers,
             spikes,
@@ -240,6 +249,7 @@ impl ProbeWindow {
             callers: Vec::new(),
             spikes: Vec::new(),
             outliers: None,
+            sampling: 1,
             problems: Vec::new(),
         }
     }

@@ -194,6 +194,7 @@ impl State {
                         node: node.clone(),
                         tier: live.hello.tier.clone(),
                         cost: epoch.cost,
+                        shed: epoch.shed.clone(),
                     });
                     view.problems
                         .extend(problems.into_iter().map(|it| (node.clone(), it)));

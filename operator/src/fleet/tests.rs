@@ -67,6 +67,7 @@ fn report(sequence: u64, taken: u64, total: usize) -> Report {
             rss_bytes: Some(sequence),
             ..Cost::default()
         },
+        shed: vec![],
         probes: vec![ProbeReport {
             uid: UID.to_owned(),
             generation: 1,
@@ -79,6 +80,7 @@ fn report(sequence: u64, taken: u64, total: usize) -> Report {
             callers: vec![],
             spikes: vec![],
             outliers: None,
+            sampling: 1,
         }],
     }
 }
@@ -363,6 +365,7 @@ fn agents_that_measure_tell_their_tier_and_what_they_cost_now() {
     let expected = AgentFacts {
         node: "a".to_owned(),
         tier: "Fentry".to_owned(),
+        shed: vec![],
         cost: report(2, 7, 100).cost,
     };
     assert_eq!(view(&fleet, now).agents, [expected]);

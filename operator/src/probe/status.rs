@@ -56,7 +56,8 @@ impl Finding {
 pub fn compute(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> MapLatencyProbeStatus {
     let previous = probe.status.as_ref().map_or(&[][..], |it| &it.conditions);
     let generation = probe.metadata.generation;
-    let verdicts = verdicts(finding, settled(previous, generation));
+    let verdicts = verdicts(finding, settled(previous, generation)).into_iter();
+    let verdicts = verdicts.chain(shedding(finding));
     let conditions = conditions(verdicts, previous, generation, now);
     match finding {
         Finding::Invalid(_) => summary::status(&[], NodeCounts::default(), conditions, generation),
@@ -160,6 +161,14 @@ fn verdicts(finding: &Finding, settled: bool) -> [Verdict; 3] {
         Finding::Placed(view) => [agents_ready(view, settled), maps_found(view)],
     };
     [condition::ready(&agents, &maps), agents, maps]
+}
+
+/// What agents leave out to stay within their budgets.
+fn shedding(finding: &Finding) -> Vec<Verdict> {
+    match finding {
+        Finding::Invalid(_) => vec![],
+        Finding::Placed(view) => condition::shedding(&view.agents),
+    }
 }
 
 fn agents_ready(view: &View, settled: bool) -> Verdict {

@@ -39,6 +39,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         gone: vec![],
         span: Duration::ZERO,
         rows: [].into(),
+        sampling: 1,
         worst: [].into(),
         callers: vec![],
         spikes: vec![],
@@ -203,6 +204,7 @@ fn costing(rss_bytes: Option<u64>, tier: &str) -> MapLatencyProbeStatus {
     view.agents = vec![AgentFacts {
         node: "a".to_owned(),
         tier: tier.to_owned(),
+        shed: vec![],
         cost: Cost {
             rss_bytes,
             ..Cost::default()

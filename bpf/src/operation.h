@@ -50,10 +50,9 @@ static __always_inline void recover(struct task_struct *task, struct task_state 
 			       BPF_CORE_READ(task, sched_info.run_delay) - state->run_delay :
 			       0;
 
-	state->watch.out_ns = 0;
 	if (waited) {
-		state->watch.off_cpu_ns += waited;
 		state->back_ns = state->off_ns + waited;
+		watch_returns(&state->watch, state->back_ns);
 		state->phase = PHASE_RETURNING;
 		return;
 	}
@@ -342,7 +341,7 @@ int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_stru
 	now = bpf_ktime_get_ns();
 	if (cfg->outlier_probes) {
 		if (state && (state->phase == PHASE_IN_CALL || state->phase == PHASE_OFF_CPU))
-			watch_leaves(&state->watch, now);
+			watch_leaves(prev, &state->watch, now);
 		log_run(next, cfg, now);
 	}
 	state = bpf_task_storage_get(&tasks, next, 0, 0);

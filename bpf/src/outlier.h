@@ -90,8 +90,10 @@ __noinline int find_instead(struct watch *watch, __u64 now)
 	return 0;
 }
 
-static __always_inline void watch_leaves(struct watch *watch, __u64 now)
+/* The kernel has counted this switch already. Should the return not be seen, nothing later is mixed in. */
+static __always_inline void watch_leaves(struct task_struct *task, struct watch *watch, __u64 now)
 {
+	update_watch(task, watch);
 	watch->out_ns = now;
 	watch->out_cpu = bpf_get_smp_processor_id();
 }

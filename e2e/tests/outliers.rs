@@ -123,7 +123,7 @@ async fn a_reader_that_is_preempted_is_told_with_who_ran_instead() -> Result<()>
         counts >= 20,
         "the hogs stalled the reader only {counts} times"
     );
-    let mut instead = BTreeSet::new();
+    let (mut instead, mut explained) = (BTreeSet::new(), 0);
     for it in &told.slowest {
         let evidence = &it.evidence;
         let off_cpu = evidence.off_cpu_nanoseconds;
@@ -138,13 +138,15 @@ async fn a_reader_that_is_preempted_is_told_with_who_ran_instead() -> Result<()>
                 && evidence.run_delay_nanoseconds.abs_diff(off_cpu) < off_cpu / 20,
             "{it:?}"
         );
-        let other = evidence
-            .instead
-            .as_ref()
-            .with_context(|| format!("{it:?}"))?;
-        ensure!(other.nanoseconds <= off_cpu, "{it:?}");
-        instead.insert(other.command.clone());
+        if let Some(other) = &evidence.instead {
+            ensure!(other.nanoseconds <= off_cpu, "{it:?}");
+            instead.insert(other.command.clone());
+            explained += 1;
+        }
     }
+    // The last eight tasks of a CPU are known, and not every switch is traced on every machine.
+    let slowest = told.slowest.len();
+    ensure!(explained * 10 >= slowest * 9, "{explained} of {slowest}");
     ensure!(
         instead.iter().any(|it| it.starts_with("demo-hog")),
         "{instead:?} ran instead"

@@ -394,7 +394,7 @@ impl Engine {
     }
 
     /// From how many operations one is chosen at its entry. A probe that wants fewer thins them out further.
-    fn sampling(&self) -> u32 {
+    pub fn sampling(&self) -> u32 {
         let probes = self.slots.in_use();
         let asked = probes.map(|(_, it)| it.sampling).min().unwrap_or(1);
         asked.max(self.detail.one_in)

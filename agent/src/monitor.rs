@@ -461,7 +461,9 @@ impl Measuring {
     /// Leaves something out, or takes it back, if what the slice cost is a reason to.
     fn keep_budget(&mut self) -> Result<(), MonitorError> {
         let operations = self.probes.iter().map(RunningProbe::operations).sum();
-        let Some(figures) = self.slice_cost.take(&self.meter, operations) else {
+        let one_in = self.engine.sampling();
+        let figures = self.slice_cost.take(&self.meter, operations, one_in);
+        let Some(figures) = figures else {
             return Ok(());
         };
         let before = self.shedding.detail();

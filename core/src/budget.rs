@@ -78,6 +78,8 @@ pub struct Figures {
     pub memory: Option<u64>,
     /// Operations per second; an estimate where they are sampled.
     pub operations: u64,
+    /// One operation in so many is looked at now, as probes or the budget want it.
+    pub one_in: u32,
     /// How often the run time of BPF programs was looked at so far.
     pub looks: u64,
 }
@@ -252,6 +254,24 @@ impl Figures {
 }
 
 impl Taken {
+    /// Whether sampling has saved less than a tenth, so that more of it would spoil figures and save nothing. With far
+    /// fewer operations than before that cannot be told, nor can they be what costs so much.
+    fn was_in_vain(&self, now: &Figures) -> bool {
+        let (Step::Sampling, Some(before), Some(cost)) = (self.key.0, self.before.cpu, now.cpu)
+        else {
+            return false;
+        };
+        let expected = before.max(self.scaled(before, now));
+        now.operations < self.before.operations / 2 || cost > expected / 10 * 9
+    }
+
+    /// What came with the operations before, for as many as there are now. What came by itself tells nothing about now.
+    fn scaled(&self, value: u64, now: &Figures) -> u64 {
+        let product = u128::from(value) * u128::from(now.operations);
+        let scaled = product.checked_div(u128::from(self.before.operations));
+        scaled.map_or(0, |it| u64::try_from(it).unwrap_or(u64::MAX))
+    }
+
     /// Whether the agent would be well within its budget without this step.
     fn would_fit(&self, budget: Budget, now: &Figures) -> bool {
         let Some(most) = budget.of(self.resource) else {
@@ -261,16 +281,10 @@ impl Taken {
         else {
             return false;
         };
-        // What came by itself and not with operations tells nothing about now.
-        let scaled = |value: u64| {
-            let product = u128::from(value) * u128::from(now.operations);
-            let scaled = product.checked_div(u128::from(self.before.operations));
-            scaled.map_or(0, |it| u64::try_from(it).unwrap_or(u64::MAX))
-        };
         let expected = match self.resource {
-            Resource::Cpu => scaled(before).max(cost),
+            Resource::Cpu => self.scaled(before, now).max(cost),
             // The process itself is there with or without operations.
-            Resource::Memory => cost.saturating_add(scaled(before.saturating_sub(cost))),
+            Resource::Memory => cost.saturating_add(self.scaled(before.saturating_sub(cost), now)),
         };
         expected <= most - most / 5
     }
@@ -304,7 +318,7 @@ impl Shedding {
         let exceeded = [Resource::Cpu, Resource::Memory]
             .into_iter()
             .filter(|it| figures.exceed(self.budget, *it))
-            .find_map(|it| Some((it, self.next(it)?)));
+            .find_map(|it| Some((it, self.next(it, figures)?)));
         if let Some((resource, key)) = exceeded {
             self.calm = 0;
             self.over.push(*figures);
@@ -361,14 +375,17 @@ impl Shedding {
     }
 
     /// The next that can be left out for a resource.
-    fn next(&self, resource: Resource) -> Option<Key> {
+    fn next(&self, resource: Resource, now: &Figures) -> Option<Key> {
         let detail = self.detail();
         resource.steps().iter().find_map(|step| {
             let one_in = match step {
                 Step::FewerOutliers if detail.fewer_outliers => return None,
                 Step::CoarserCallers if detail.coarser_callers => return None,
                 Step::FewerOutliers | Step::CoarserCallers => 1,
-                Step::Sampling => detail.one_in * 2,
+                Step::Sampling if self.taken.last().is_some_and(|it| it.was_in_vain(now)) => {
+                    return None;
+                }
+                Step::Sampling => detail.one_in.max(now.one_in).saturating_mul(2),
             };
             (one_in <= MOST_ONE_IN).then_some((*step, one_in))
         })

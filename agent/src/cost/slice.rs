@@ -30,9 +30,9 @@ impl SliceCost {
         }
     }
 
-    /// What the slice cost that ends now, with so many operations in it. `None` if there is no budget, or the slice
+    /// What the slice cost that ends now, with so many operations in it, one in `one_in` of them looked at. `None` if there is no budget, or the slice
     /// was short; it then counts with the next.
-    pub(crate) fn take(&mut self, meter: &Meter, operations: u64) -> Option<Figures> {
+    pub(crate) fn take(&mut self, meter: &Meter, operations: u64, one_in: u32) -> Option<Figures> {
         self.operations = self.operations.saturating_add(operations);
         let now = clock::monotonic();
         let length = now.saturating_sub(self.begun);
@@ -52,6 +52,7 @@ impl SliceCost {
             cpu: cpu.map(|it| without_readers(&it).saturating_add(hooks)),
             memory: memory.map(|it| it.saturating_add(known.bpf_memory_bytes().unwrap_or(0))),
             operations: u64::try_from(per_second).unwrap_or(u64::MAX),
+            one_in,
             looks: meter.looks(),
         })
     }

@@ -207,6 +207,7 @@ fn rows(probe: &ProbeReport) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use maplatency_core::budget::{Resource, Shed, Step};
     use maplatency_core::cost::Cost;
     use maplatency_core::measure::{Counts, SeriesKey};
     use maplatency_core::{MapIdentity, Operation, Outcome};
@@ -296,8 +297,15 @@ mod tests {
     fn a_report_tells_what_the_agent_costs() {
         let mut taken = snapshot(vec![]);
         taken.cost.rss_bytes = Some(4096);
+        taken.shed = vec![Shed {
+            step: Step::Sampling,
+            resource: Resource::Cpu,
+            since_unix_microseconds: 1,
+            one_in: 2,
+        }];
         let report = read(build(1, 1, &taken, &[], &mut BTreeSet::new()));
         assert_eq!(report.cost, taken.cost);
+        assert_eq!(report.shed, taken.shed);
     }
 
     #[test]

@@ -35,6 +35,7 @@ impl Agent {
                 memory: Some(memory),
                 operations,
                 looks: self.slices / 10,
+                one_in: self.shedding.detail().one_in,
             };
             if self.shedding.observe(&figures) {
                 self.changes.push((self.slices, self.shedding.detail()));
@@ -154,15 +155,50 @@ fn a_load_that_comes_and_goes_is_answered_ever_more_seldom() {
 }
 
 #[test]
-fn a_budget_below_what_the_idle_agent_costs_ends_at_the_last_step() {
+fn sampling_ends_where_it_saves_less_than_a_tenth() {
     let mut agent = Agent::new(Budget {
         cpu: Some(900),
         ..CPU
     });
     agent.run(5_000, 60_000, hooks(60_000));
+    // 1 in 256 costs 1,234, and 1 in 512 still 1,117.
+    assert_eq!(agent.steps().last(), Some(&(Step::Sampling, 512)));
+    // The agent costs more than its budget without any operation.
     agent.run(5_000, 0, hooks(0));
-    assert_eq!(agent.steps().last(), Some(&(Step::Sampling, MOST_ONE_IN)));
-    assert_eq!(agent.changes.len(), 12, "and it stays there");
+    assert_eq!(agent.steps().last(), Some(&(Step::Sampling, 512)));
+    assert_eq!(agent.changes.len(), 11, "and it stays there");
+}
+
+#[test]
+fn what_operations_do_not_cost_is_no_reason_to_sample_more() {
+    let mut agent = Agent::new(CPU);
+    agent.run(2_000, 60_000, |_| (90_000, 0));
+    assert_eq!(agent.steps().last(), Some(&(Step::Sampling, 2)));
+    // Later they do.
+    agent.run(2_000, 6_000_000, |it| {
+        (90_000 + 6_000_000 / u64::from(it.one_in), 0)
+    });
+    assert!(agent.shedding.detail().one_in >= 64, "{:?}", agent.steps());
+}
+
+#[test]
+fn sampling_goes_on_from_what_probes_ask_for() {
+    let mut shedding = Shedding::new(CPU);
+    let mut factors = Vec::new();
+    for looks in 0..100 {
+        let one_in = shedding.detail().one_in.max(64);
+        let figures = Figures {
+            cpu: Some(1_000_000 / u64::from(one_in)),
+            operations: 1,
+            one_in,
+            looks,
+            ..Figures::default()
+        };
+        if shedding.observe(&figures) {
+            factors.push(shedding.detail().one_in);
+        }
+    }
+    assert_eq!(factors, [1, 1, 128]);
 }
 
 #[test]
@@ -208,5 +244,5 @@ fn an_agent_that_cannot_look_at_its_programs_sheds_all_the_same() {
         ..Figures::default()
     };
     let changes = (0..1_000).filter(|_| shedding.observe(&figures)).count();
-    assert_eq!(changes, 12);
+    assert_eq!(changes, 3);
 }

@@ -1,6 +1,7 @@
 //! What restarts, repetitions and changes of the spec do to a window.
 
 use super::*;
+use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Counts, Rows, SeriesKey};
 use maplatency_core::{MapIdentity, Operation, Outcome};
@@ -67,7 +68,12 @@ fn report(sequence: u64, taken: u64, total: usize) -> Report {
             rss_bytes: Some(sequence),
             ..Cost::default()
         },
-        shed: vec![],
+        shed: vec![Shed {
+            step: Step::Sampling,
+            resource: Resource::Cpu,
+            since_unix_microseconds: 1,
+            one_in: 2,
+        }],
         probes: vec![ProbeReport {
             uid: UID.to_owned(),
             generation: 1,
@@ -365,7 +371,7 @@ fn agents_that_measure_tell_their_tier_and_what_they_cost_now() {
     let expected = AgentFacts {
         node: "a".to_owned(),
         tier: "Fentry".to_owned(),
-        shed: vec![],
+        shed: report(2, 7, 100).shed,
         cost: report(2, 7, 100).cost,
     };
     assert_eq!(view(&fleet, now).agents, [expected]);

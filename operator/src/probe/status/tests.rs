@@ -4,6 +4,7 @@ use super::*;
 use k8s_openapi::jiff::Timestamp;
 use maplatency_core::MapIdentity;
 use maplatency_core::agents::AgentFacts;
+use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::NodeWindow;
 
@@ -196,6 +197,30 @@ fn agents_of_nodes_that_have_just_been_selected_are_awaited() {
     let new = Finding::Placed(view(1, &[], &["a"], 0));
     let status = compute(&probe, &new, &now());
     assert!(told(&status)[1].starts_with("AgentsReady=Unknown AwaitingAgents"));
+}
+
+#[test]
+fn what_agents_leave_out_is_told_and_they_are_ready_all_the_same() {
+    let mut view = view(1, &[], &[], 1);
+    view.agents = vec![AgentFacts {
+        node: "a".to_owned(),
+        tier: "Fentry".to_owned(),
+        cost: Cost::default(),
+        shed: vec![Shed {
+            step: Step::CoarserCallers,
+            resource: Resource::Memory,
+            since_unix_microseconds: 1_000_000,
+            one_in: 1,
+        }],
+    }];
+    let status = first(view);
+    let told = told(&status);
+    assert!(told[0].starts_with("Ready=True"), "{told:?}");
+    let expected = "CoarserCallers=True OverMemoryBudget: a, to stay within the memory budget: callers are counted, but \
+                    not told apart; all other figures stay whole";
+    assert_eq!(told[3], expected);
+    let shedding = status.agents.unwrap().shedding.unwrap();
+    assert_eq!((shedding.nodes, shedding.node.as_str()), (1, "a"));
 }
 
 /// A status of one agent with so much memory, if it has told.

@@ -12,6 +12,9 @@ mount -t devtmpfs devtmpfs /dev
 exec < /dev/null > /dev/ttyS0 2>&1
 say() { echo "vm: $*" | tee /dev/ttyS1; }
 
+# Once and for all: else the agent switches it on and off, and QEMU may not survive that change of hot code.
+echo 1 > /proc/sys/kernel/bpf_stats_enabled
+
 say "kernel $(uname -r)"
 # Unmounted again: with it the kernel mounts tracefs, which the agent has to do by itself where it is missing.
 mount -t debugfs debugfs /sys/kernel/debug

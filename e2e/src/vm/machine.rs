@@ -16,8 +16,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Times that a machine is started if QEMU breaks it.
 const ATTEMPTS: usize = 3;
 /// What a kernel says that QEMU broke: while it changes its own code, as it does when a tracepoint is attached, QEMU
-/// may run the breakpoint of the change on another CPU when the change is over already.
-const BROKEN: &str = "int3: 0000 [#1]";
+/// may run the breakpoint of the change on another CPU when the change is over already. Or a CPU runs into it for ever.
+const BROKEN: [&str; 2] = ["int3: 0000 [#1]", "Kernel panic - not syncing: softlockup"];
+/// Twice so many seconds without a switch of tasks are a panic. A busy host alone holds a machine up for some.
+const WATCHDOG: u32 = 50;
 
 /// What a machine is made of.
 #[derive(Debug)]
@@ -58,7 +60,8 @@ impl Machine<'_> {
         for _ in 1..ATTEMPTS {
             let ended = self.once()?;
             let console = fs::read(self.console()).context("could not read the console")?;
-            if !String::from_utf8_lossy(&console).contains(BROKEN) {
+            let console = String::from_utf8_lossy(&console);
+            if BROKEN.iter().all(|it| !console.contains(it)) {
                 return Ok(ended);
             }
             println!("QEMU broke the kernel's change of its own code; once more");
@@ -124,7 +127,7 @@ impl Machine<'_> {
             // A panic ends the machine, since it may not reboot.
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 panic=-1 oops=panic preempt={}",
+                "console=ttyS0 panic=-1 oops=panic softlockup_panic=1 watchdog_thresh={WATCHDOG} preempt={}",
                 self.preempt
             ));
         command

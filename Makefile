@@ -34,7 +34,7 @@ test: ## Build and run all tests, against the running kernel and a real API serv
 	@scripts/setup.sh test
 	@scripts/test.sh
 
-# A part of it: VM_KERNELS=6.12:full,6.1:none make vm-test. CI runs these two, as a machine takes five minutes.
+# A part of it: VM_KERNELS=6.12:full,6.1:none make vm-test. CI leaves it out, as a machine takes ten minutes.
 vm-test: ## Run the kernel tests on Debian's kernels, in virtual machines without KVM
 	@scripts/setup.sh vm-test
 	cargo build --workspace --locked --all-targets

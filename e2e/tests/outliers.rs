@@ -234,7 +234,9 @@ async fn without_a_threshold_the_window_says_what_is_slow() -> Result<()> {
     );
     let slowest = times.max().context("nothing was counted")?;
     let longest = told.slowest.first().context("no outlier was told")?;
-    ensure!(longest.until_user_nanoseconds <= slowest, "{longest:?}");
+    // The maximum of a histogram is the middle of a bucket.
+    let most = slowest + slowest / 100;
+    ensure!(longest.until_user_nanoseconds <= most, "{longest:?}");
     monitor.stop()?;
     Ok(())
 }

@@ -143,7 +143,7 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
             with(
                 "metadata: {name: a}\nspec: {maps: [{}], windowSeconds: 5, activeReads: {cpus: 3-1}}\n",
             ),
-            "FILE: spec.maps[0]: needs names, types or ids; to match every map write names: [\"*\"]\n\
+            "FILE: spec.maps[0]: needs names, types, ids, pinPaths or heldBy; to match every map write names: [\"*\"]\n\
              FILE: spec.activeReads.cpus: \"3-1\" counts down; write 1-3 instead of 3-1\n\
              FILE: spec.windowSeconds: is 5; write a number from 10 to 600",
         ),

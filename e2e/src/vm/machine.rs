@@ -111,7 +111,7 @@ impl Machine<'_> {
                 "-machine",
                 "q35",
                 "-accel",
-                "tcg,thread=multi",
+                "tcg,thread=single",
                 "-cpu",
                 "max",
             ])

@@ -9,10 +9,12 @@ CRD := crds/maplatencyprobes.maplatency.dev.yaml
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
-.PHONY: help setup demo check test vm-test bench crds fmt clean
+VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
+
+.PHONY: help setup demo check test vm-test vm-count bench crds fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Check this machine and install the Debian packages that are missing
 	@scripts/setup.sh check demo test
@@ -34,11 +36,16 @@ test: ## Build and run all tests, against the running kernel and a real API serv
 	@scripts/setup.sh test
 	@scripts/test.sh
 
-# A part of it: VM_KERNELS=6.12:full,6.1:none make vm-test. CI leaves it out, as a machine takes ten minutes.
+# A part of it: VM_KERNELS=6.12:full,6.1:none make vm-test.
 vm-test: ## Run the kernel tests on Debian's kernels, in virtual machines without KVM
 	@scripts/setup.sh vm-test
 	cargo build --workspace --locked --all-targets
-	@VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm-test
+	@$(VM) test
+
+vm-count: ## Count the instructions that measuring adds, in a virtual machine; writes bench/instructions.json
+	@scripts/setup.sh vm-test bench
+	cargo build --workspace --locked --all-targets
+	@$(VM) count
 
 bench: ## Measure what measuring costs, beside bpftrace and perf; writes docs/performance.md (idle machine)
 	@scripts/setup.sh bench

@@ -1,15 +1,18 @@
-//! Other kernels than the running one: Debian's, in virtual machines, with the kernel tests inside.
+//! Other kernels than the running one: Debian's, in virtual machines, with the kernel tests inside ([`suite`]), or with
+//! the benchmark, of which the instructions are counted ([`count`]).
 //!
 //! Nothing needs KVM or root: QEMU translates every instruction, so time in a machine is slow and unsteady, and only
 //! tests that count or wait make sense there. A machine has no disk. Its initramfs ([`image`]) holds the programs at the
-//! paths that they have on this host, busybox, and `vm/init.sh`, which runs them and tells a second serial port how they
+//! paths that they have on this host, busybox, and `vm/init.sh`, which runs a job and tells a second serial port how it
 //! went ([`report`]). What was found goes into a table in the documentation ([`table`]).
 
+pub mod count;
 pub mod image;
 pub mod kernels;
 pub mod machine;
 pub mod plan;
 pub mod report;
+pub mod suite;
 pub mod table;
 
 use std::path::{Path, PathBuf};
@@ -18,28 +21,36 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-/// Test programs that run inside for each tier of hooks. None of them compares times.
-const EACH: &[&str] = &["anykernel"];
-/// Those that run once.
-const ONCE: &[&str] = &["sys", "discovery", "selectors", "readers", "leftovers"];
-/// Programs that the tests start, beside the agent.
-const OTHERS: &[&str] = &["maplatency-workload", "maplatency-caller"];
+use crate::workspace;
 
-/// What goes into every machine.
-#[derive(Debug)]
-pub struct Programs {
-    /// Test programs for each tier.
-    pub each: Vec<PathBuf>,
-    /// Test programs that run once.
-    pub once: Vec<PathBuf>,
-    /// The agent.
-    pub agent: PathBuf,
-    /// What the tests start beside it.
-    pub others: Vec<PathBuf>,
+/// How Cargo builds the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Build {
+    /// All of the workspace, with the tests, as Cargo then chooses the features of dependencies as for `make test` and
+    /// builds nothing twice.
+    Tests,
+    /// Some packages, with optimisations, as for `make bench`.
+    Release(&'static [&'static str]),
 }
 
+impl Build {
+    fn arguments(self) -> Vec<&'static str> {
+        match self {
+            Self::Tests => vec!["--workspace", "--all-targets"],
+            Self::Release(packages) => {
+                let packages = packages.iter().flat_map(|it| ["-p", *it]);
+                ["--release"].into_iter().chain(packages).collect()
+            }
+        }
+    }
+}
+
+/// What Cargo built.
+#[derive(Debug)]
+struct Programs(Vec<Message>);
+
 /// A line of Cargo's messages.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Message {
     target: Option<Target>,
     executable: Option<PathBuf>,
@@ -47,57 +58,60 @@ struct Message {
     profile: Profile,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Target {
     name: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Profile {
     #[serde(default)]
     test: bool,
 }
 
 impl Programs {
-    /// Every one.
-    fn all(&self) -> impl Iterator<Item = &PathBuf> {
-        let tests = self.each.iter().chain(&self.once);
-        tests.chain([&self.agent]).chain(&self.others)
-    }
-
-    /// Builds them, and learns from Cargo where they are. Of the whole workspace, as Cargo then chooses the features of
-    /// dependencies as for `make test` and builds nothing twice.
-    pub fn build(workspace: &Path) -> Result<Self> {
+    /// Builds them, and learns from Cargo where they are.
+    fn build(how: Build) -> Result<Self> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
-            .args(["build", "--workspace", "--locked", "--all-targets"])
+            .args(["build", "--locked"])
+            .args(how.arguments())
             .arg("--message-format=json-render-diagnostics")
-            .current_dir(workspace)
+            .current_dir(workspace())
             .stderr(std::process::Stdio::inherit())
             .output()
             .context("could not start cargo")?;
         ensure!(output.status.success(), "cargo build failed; see above");
-        let messages: Vec<Message> = serde_json::Deserializer::from_slice(&output.stdout)
+        serde_json::Deserializer::from_slice(&output.stdout)
             .into_iter()
             .collect::<Result<_, _>>()
-            .context("Cargo's messages")?;
-        let find = |name: &str, test: bool| {
-            messages
-                .iter()
-                .filter(|it| it.profile.test == test)
-                .filter(|it| it.target.as_ref().is_some_and(|it| it.name == name))
-                .find_map(|it| it.executable.clone())
-                .with_context(|| format!("cargo built no program {name}"))
-        };
-        let all =
-            |names: &[&str], test| names.iter().map(|it| find(it, test)).collect::<Result<_>>();
-        Ok(Self {
-            each: all(EACH, true)?,
-            once: all(ONCE, true)?,
-            agent: find("maplatency-agent", false)?,
-            others: all(OTHERS, false)?,
-        })
+            .map(Self)
+            .context("Cargo's messages")
     }
+
+    fn binary(&self, name: &str) -> Result<PathBuf> {
+        self.find(name, false)
+    }
+
+    fn tests(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+        names.iter().map(|it| self.find(it, true)).collect()
+    }
+
+    fn find(&self, name: &str, test: bool) -> Result<PathBuf> {
+        self.0
+            .iter()
+            .filter(|it| it.profile.test == test)
+            .filter(|it| it.target.as_ref().is_some_and(|it| it.name == name))
+            .find_map(|it| it.executable.clone())
+            .with_context(|| format!("cargo built no program {name}"))
+    }
+}
+
+/// Makes a folder, and gives its absolute path.
+fn folder(path: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(path)
+        .and_then(|()| path.canonicalize())
+        .with_context(|| format!("could not make {}", path.display()))
 }
 
 /// Runs a command to its end and gives what it wrote.

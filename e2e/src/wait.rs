@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 /// How long [`until`] rests between two checks: short beside what it waits for (seconds), long
 /// beside what a check costs (a request to the API server).
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Calls `check` until it returns a value, or fails after `timeout`.
+/// Says how many times longer than usual everything takes on this machine. Set in virtual machines without KVM.
+const SLOWNESS: &str = "MAPLATENCY_TEST_SLOWNESS";
+
+/// Calls `check` until it returns a value, or fails after `timeout`, times [`SLOWNESS`] if that is set.
 ///
 /// `what` completes the sentence "waited for …". A check answers
 ///
@@ -41,6 +44,8 @@ pub async fn until<T>(
     timeout: Duration,
     mut check: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let slowness = std::env::var(SLOWNESS).map_or(Ok(1), |it| it.parse());
+    let timeout = timeout * slowness.with_context(|| format!("{SLOWNESS} is no number"))?;
     let mut last = "no check has ended".to_owned();
     let poll = async {
         loop {

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use maplatency_bpf::Tier;
 
-use super::{Programs, output_of};
+use super::output_of;
 
 const INIT: &str = include_str!("init.sh");
 const FOLDER: u32 = 0o040_755;
@@ -83,52 +82,64 @@ impl<W: Write> Archive<W> {
     }
 }
 
-/// Writes the initramfs with everything that the tests need, at the paths of this host.
-pub fn write(programs: &Programs, workspace: &Path, to: &Path) -> Result<()> {
+/// What goes into an initramfs, beside busybox and `init.sh`.
+#[derive(Debug)]
+pub struct Contents {
+    /// What `init.sh` runs, in the language of the shell.
+    pub job: &'static str,
+    /// Variables of the job, likewise.
+    pub settings: String,
+    /// Programs, each at the path that it has on this host, with its libraries.
+    pub programs: Vec<PathBuf>,
+    /// Other files, likewise.
+    pub files: Vec<PathBuf>,
+}
+
+/// The files of a folder.
+pub fn files_of(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)
+        .with_context(|| format!("could not read the folder {}", folder.display()))?;
+    entries.map(|it| Ok(it?.path())).collect()
+}
+
+/// Writes an initramfs.
+pub fn write(contents: &Contents, to: &Path) -> Result<()> {
+    let Contents {
+        job,
+        settings,
+        programs,
+        files,
+    } = contents;
     let file = fs::File::create(to).with_context(|| format!("could not make {}", to.display()))?;
     let mut archive = Archive::new(io::BufWriter::new(file));
     archive.file(Path::new("/init"), PROGRAM, INIT.as_bytes())?;
+    archive.file(Path::new("/vm/job"), FILE, job.as_bytes())?;
+    archive.file(Path::new("/vm/settings"), FILE, settings.as_bytes())?;
     let busybox =
         PathBuf::from(output_of(Command::new("sh").args(["-c", "command -v busybox"]))?.trim());
-    add(&mut archive, &busybox, Path::new("/bin/busybox"))?;
+    add(&mut archive, &busybox, Path::new("/bin/busybox"), PROGRAM)?;
 
     // Debian's busybox-static has none, others may.
     let mut libraries: BTreeSet<_> = libraries_of(&busybox).into_iter().flatten().collect();
-    for program in programs.all() {
-        add(&mut archive, program, program)?;
+    for program in programs {
+        add(&mut archive, program, program, PROGRAM)?;
         libraries.extend(libraries_of(program)?);
     }
     for library in libraries {
-        add(&mut archive, &library, &library)?;
+        add(&mut archive, &library, &library, PROGRAM)?;
     }
-    let examples = workspace.join("examples");
-    for example in fs::read_dir(&examples).context("the examples")? {
-        let path = example?.path();
-        archive.file(&path, FILE, &fs::read(&path)?)?;
+    for file in files {
+        add(&mut archive, file, file, FILE)?;
     }
-    let paths = |paths: &[PathBuf]| {
-        let paths: Vec<_> = paths.iter().map(|it| it.display().to_string()).collect();
-        paths.join(" ")
-    };
-    let tiers: Vec<_> = Tier::ALL.iter().map(ToString::to_string).collect();
-    let settings = format!(
-        "agent='{}'\nexample='{}'\ntiers='{}'\neach='{}'\nonce='{}'\n",
-        programs.agent.display(),
-        examples.join("minimal.yaml").display(),
-        tiers.join(" "),
-        paths(&programs.each),
-        paths(&programs.once),
-    );
-    archive.file(Path::new("/vm/settings"), FILE, settings.as_bytes())?;
     archive
         .finish()
         .with_context(|| format!("could not write {}", to.display()))?;
     Ok(())
 }
 
-fn add<W: Write>(archive: &mut Archive<W>, from: &Path, to: &Path) -> Result<()> {
+fn add<W: Write>(archive: &mut Archive<W>, from: &Path, to: &Path, mode: u32) -> Result<()> {
     let content = fs::read(from).with_context(|| format!("could not read {}", from.display()))?;
-    archive.file(to, PROGRAM, &content)?;
+    archive.file(to, mode, &content)?;
     Ok(())
 }
 

@@ -45,7 +45,8 @@ fn may_skip(monitor: &Monitor) -> bool {
     let preempt =
         std::env::var("MAPLATENCY_TEST_PREEMPT").or_else(|_| std::fs::read_to_string(file));
     // One word, or all of them with the chosen one in brackets.
-    let is_full = preempt.is_ok_and(|it| it.trim() == "full" || it.contains("(full)"));
+    let is_full =
+        preempt.is_ok_and(|it| ["full", "realtime"].contains(&it.trim()) || it.contains("(full)"));
     is_full && monitor.tier().tier != Tier::TpBtf
 }
 

@@ -16,7 +16,10 @@ say() { echo "vm: $*" | tee /dev/ttyS1; }
 say "kernel $(uname -r)"
 # Unmounted again: with it the kernel mounts tracefs, which the agent has to do by itself where it is missing.
 mount -t debugfs debugfs /sys/kernel/debug
-MAPLATENCY_TEST_PREEMPT=$(sed 's/.*(\(.*\)).*/\1/' /sys/kernel/debug/sched/preempt)
+case $(uname -v) in
+  *PREEMPT_RT*) MAPLATENCY_TEST_PREEMPT=realtime ;;
+  *) MAPLATENCY_TEST_PREEMPT=$(sed 's/.*(\(.*\)).*/\1/' /sys/kernel/debug/sched/preempt) ;;
+esac
 export MAPLATENCY_TEST_PREEMPT
 umount /sys/kernel/debug
 say "preempt $MAPLATENCY_TEST_PREEMPT"

@@ -10,7 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::output_of;
 
 const PREFIX: &str = "linux-image-";
-const FLAVOUR: &str = "-cloud-amd64";
+/// The flavours that differ in how they preempt; others have more drivers.
+const FLAVOURS: [&str; 2] = ["-cloud-amd64", REALTIME];
+const REALTIME: &str = "-rt-amd64";
 
 /// One kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,11 +22,18 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Major and minor version, such as `6.1`.
-    pub fn series(&self) -> &str {
+    /// Major and minor version, such as `6.1`, and whether it is built for real time, such as `6.1-rt`.
+    pub fn series(&self) -> String {
         let dots = self.release.match_indices('.').map(|(at, _)| at);
         let end = dots.chain([self.release.len()]).nth(1);
-        &self.release[..end.unwrap_or(self.release.len())]
+        let version = &self.release[..end.unwrap_or(self.release.len())];
+        let flavour = if self.is_realtime() { "-rt" } else { "" };
+        format!("{version}{flavour}")
+    }
+
+    /// Whether it is built with `CONFIG_PREEMPT_RT`, which leaves no choice.
+    pub fn is_realtime(&self) -> bool {
+        self.release.ends_with(REALTIME)
     }
 
     /// Orders kernels by age.
@@ -75,18 +84,21 @@ impl Cache {
 
     /// The newest kernel of each series that Debian offers here or that is in the cache, oldest series first.
     pub fn newest(&self) -> Result<Vec<Kernel>> {
-        let mut newest: BTreeMap<Vec<u64>, Kernel> = BTreeMap::new();
+        let mut newest: BTreeMap<(bool, Vec<u64>), Kernel> = BTreeMap::new();
         for kernel in offered()?.into_iter().chain(self.kernels()) {
             let version = kernel.version();
             let series = version.iter().take(2).copied().collect();
-            let best = newest.entry(series).or_insert_with(|| kernel.clone());
+            let best = newest
+                .entry((kernel.is_realtime(), series))
+                .or_insert_with(|| kernel.clone());
             if best.version() < version {
                 *best = kernel;
             }
         }
         ensure!(
             !newest.is_empty(),
-            "apt offers no {PREFIX}*{FLAVOUR}; run apt-get update, or check its sources"
+            "apt offers no {PREFIX}*{}; run apt-get update, or check its sources",
+            FLAVOURS[0]
         );
         Ok(newest.into_values().collect())
     }
@@ -131,13 +143,13 @@ fn offered() -> Result<Vec<Kernel>> {
     let listed = output_of(Command::new("apt-cache").args([
         "search",
         "--names-only",
-        &format!("^{PREFIX}[0-9].*{FLAVOUR}$"),
+        &format!("^{PREFIX}[0-9].*({})$", FLAVOURS.join("|")),
     ]))?;
     Ok(listed
         .lines()
         .filter_map(|it| it.split(' ').next()?.strip_prefix(PREFIX))
-        // Without digits before the flavour it is a package that only depends on the newest one.
-        .filter(|it| it.trim_end_matches(FLAVOUR).matches('.').count() >= 2)
+        // With a single dot before the flavour it is a package that only depends on the newest one.
+        .filter(|it| it.matches('.').count() >= 2)
         .map(|it| Kernel {
             release: it.to_owned(),
         })
@@ -155,9 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn a_series_is_the_major_and_minor_version() {
+    fn a_series_is_the_major_and_minor_version_and_tells_real_time() {
         assert_eq!(kernel("6.1.0-56-cloud-amd64").series(), "6.1");
         assert_eq!(kernel("6.12.117+deb12-cloud-amd64").series(), "6.12");
+        assert_eq!(kernel("6.12.117+deb12-rt-amd64").series(), "6.12-rt");
     }
 
     #[test]

@@ -118,9 +118,16 @@ impl Machine<'_> {
             // A panic ends the machine, since it may not reboot.
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 panic=-1 oops=panic preempt={}",
-                self.preempt
+                "console=ttyS0 panic=-1 oops=panic{}",
+                self.preempt()
             ));
         command
+    }
+
+    fn preempt(&self) -> String {
+        match self.preempt {
+            Preempt::Realtime => String::new(),
+            chosen => format!(" preempt={chosen}"),
+        }
     }
 }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Error, Result, bail};
 
 use super::kernels::Kernel;
 
-/// How a kernel with `CONFIG_PREEMPT_DYNAMIC` preempts, as its command line says it.
+/// How a kernel preempts: with `CONFIG_PREEMPT_DYNAMIC` as its command line says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Preempt {
     /// Only where a task leaves the kernel or waits.
@@ -16,11 +16,19 @@ pub enum Preempt {
     Voluntary,
     /// Nearly everywhere.
     Full,
+    /// Everywhere, as `CONFIG_PREEMPT_RT` has it; no command line changes it.
+    Realtime,
 }
 
 impl Preempt {
     /// Every model.
-    pub const ALL: [Self; 3] = [Self::None, Self::Voluntary, Self::Full];
+    const ALL: [Self; 4] = [Self::None, Self::Voluntary, Self::Full, Self::Realtime];
+
+    /// Those that a kernel can be told.
+    fn of(kernel: &Kernel) -> &'static [Self] {
+        let (chosen, built) = Self::ALL.split_at(3);
+        if kernel.is_realtime() { built } else { chosen }
+    }
 }
 
 impl fmt::Display for Preempt {
@@ -29,6 +37,7 @@ impl fmt::Display for Preempt {
             Self::None => "none",
             Self::Voluntary => "voluntary",
             Self::Full => "full",
+            Self::Realtime => "realtime",
         })
     }
 }
@@ -38,7 +47,9 @@ impl FromStr for Preempt {
 
     fn from_str(text: &str) -> Result<Self> {
         let found = Self::ALL.into_iter().find(|it| it.to_string() == text);
-        found.with_context(|| format!("{text:?} is no preemption model: none, voluntary or full"))
+        found.with_context(|| {
+            format!("{text:?} is no preemption model: none, voluntary, full or realtime")
+        })
     }
 }
 
@@ -77,8 +88,8 @@ impl Selection {
     pub fn runs(&self, kernels: &[Kernel]) -> Result<Vec<(Kernel, Preempt)>> {
         if let Self::Some(wanted) = self {
             for (series, _) in wanted {
-                if !kernels.iter().any(|it| it.series() == series) {
-                    let offered: Vec<_> = kernels.iter().map(Kernel::series).collect();
+                if !kernels.iter().any(|it| it.series() == *series) {
+                    let offered: Vec<String> = kernels.iter().map(Kernel::series).collect();
                     bail!(
                         "there is no kernel {series} here, only {}",
                         offered.join(", ")
@@ -88,7 +99,7 @@ impl Selection {
         }
         let all = kernels
             .iter()
-            .flat_map(|kernel| Preempt::ALL.map(|preempt| (kernel.clone(), preempt)));
+            .flat_map(|kernel| Preempt::of(kernel).iter().map(|it| (kernel.clone(), *it)));
         Ok(all
             .filter(|(kernel, preempt)| self.wants(kernel, *preempt))
             .collect())
@@ -98,7 +109,7 @@ impl Selection {
         match self {
             Self::All => true,
             Self::Some(wanted) => wanted.iter().any(|(series, way)| {
-                series == kernel.series() && way.is_none_or(|it| it == preempt)
+                *series == kernel.series() && way.is_none_or(|it| it == preempt)
             }),
         }
     }
@@ -109,11 +120,15 @@ mod tests {
     use super::*;
 
     fn kernels() -> Vec<Kernel> {
-        ["6.1.0-56-cloud-amd64", "6.12.117+deb12-cloud-amd64"]
-            .map(|it| Kernel {
-                release: it.to_owned(),
-            })
-            .to_vec()
+        [
+            "6.1.0-56-cloud-amd64",
+            "6.12.117+deb12-cloud-amd64",
+            "6.12.117+deb12-rt-amd64",
+        ]
+        .map(|it| Kernel {
+            release: it.to_owned(),
+        })
+        .to_vec()
     }
 
     fn runs(text: &str) -> Vec<String> {
@@ -125,7 +140,8 @@ mod tests {
 
     #[test]
     fn nothing_selects_every_kernel_in_every_way() {
-        assert_eq!(runs("").len(), 6);
+        assert_eq!(runs("").len(), 7);
+        assert_eq!(runs("6.12-rt"), ["6.12-rt:realtime"]);
     }
 
     #[test]
@@ -143,7 +159,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "there is no kernel 5.10 here, only 6.1, 6.12"
+            "there is no kernel 5.10 here, only 6.1, 6.12, 6.12-rt"
         );
         assert!("6.1:often".parse::<Selection>().is_err());
     }

@@ -16,9 +16,26 @@ enum phase {
 	PHASE_OFF_CPU = 3,
 };
 
+/* `struct block_key` as two numbers, of which two are compared faster than its fields. Both machines are little-endian. */
+struct packed_key {
+	/* map_id, then instance. */
+	__u64 place;
+	/* cpu, caller, command, outcome, block. */
+	__u64 detail;
+};
+
+_Static_assert(sizeof(struct packed_key) == sizeof(struct block_key), "the same in other words");
+_Static_assert(__builtin_offsetof(struct block_key, instance) == 4 &&
+		       __builtin_offsetof(struct block_key, cpu) == 8 &&
+		       __builtin_offsetof(struct block_key, caller) == 10 &&
+		       __builtin_offsetof(struct block_key, command) == 12 &&
+		       __builtin_offsetof(struct block_key, outcome) == 13 &&
+		       __builtin_offsetof(struct block_key, block) == 14,
+	       "pack_key and of_block put each field where block_key has it");
+
 /* A block that a task remembers. */
 struct counted {
-	struct block_key key;
+	struct packed_key key;
 	__u32 block;
 	__u32 generation;
 };

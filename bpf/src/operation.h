@@ -97,7 +97,7 @@ static __always_inline int enter_call(__u32 command, __u64 attributes, __u32 att
 		recover(task, state);
 	/* Another system call begins, so the last one did get back to user mode. */
 	if (state->phase == PHASE_RETURNING)
-		record(state);
+		record(state, cfg);
 	else if (state->phase == PHASE_IN_CALL)
 		count_loss(LOSS_HOOK);
 	state->phase = PHASE_IDLE;
@@ -312,7 +312,7 @@ static __always_inline void leaves_cpu(struct task_struct *task, struct task_sta
 	if (state->phase != PHASE_RETURNING)
 		return;
 	if (!is_returning_from_bpf(task)) {
-		record(state);
+		record(state, cfg);
 		return;
 	}
 	if (dead) {

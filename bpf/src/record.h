@@ -55,23 +55,34 @@ __noinline int find_block(const struct block_key *key, __u32 *index)
 	return 1;
 }
 
-static __always_inline bool is_same(const struct block_key *a, const struct block_key *b)
+/* Packed in registers: what is written to the stack in parts is slow to read again as a whole. */
+static __always_inline struct packed_key pack_key(const struct task_state *state, __u32 instance,
+						  __u32 caller)
 {
-	return a->map_id == b->map_id && a->instance == b->instance && a->cpu == b->cpu &&
-	       a->caller == b->caller && a->command == b->command && a->outcome == b->outcome &&
-	       a->block == b->block;
+	return (struct packed_key){
+		.place = (__u64)instance << 32 | state->map_id,
+		.detail = (__u64)state->outcome << 40 | (__u64)(state->command & 0xff) << 32 |
+			  (__u64)(caller & 0xffff) << 16 | (state->cpu & 0xffff),
+	};
+}
+
+static __always_inline struct packed_key of_block(struct packed_key key, __u32 block)
+{
+	key.detail |= (__u64)block << 48;
+	return key;
 }
 
 /* The block for `key`, which is mostly the one of the task's last operation. */
-static __always_inline struct block *block_for(struct counted *last, struct block_key *key,
+static __always_inline struct block *block_for(struct counted *last, struct packed_key key,
 					       __u32 generation)
 {
 	__u32 index = last->block;
 
-	if (last->generation != generation || !is_same(&last->key, key)) {
-		if (!find_block(key, &index))
+	if (last->generation != generation || last->key.place != key.place ||
+	    last->key.detail != key.detail) {
+		if (!find_block((const struct block_key *)&key, &index))
 			return NULL;
-		last->key = *key;
+		last->key = key;
 		last->block = index;
 		last->generation = generation;
 	}
@@ -95,8 +106,8 @@ static __always_inline void note_time(struct block *block, __u32 slice, __u64 be
 		span->last_end_ns = end;
 }
 
-/* Counts `weight` operations under a key, whose block this sets. False where there is no room. */
-static __always_inline bool count_under(struct task_state *state, struct block_key *key,
+/* Counts `weight` operations under a key of block 0. False where there is no room. */
+static __always_inline bool count_under(struct task_state *state, struct packed_key key,
 					const struct config *cfg, __u32 weight)
 {
 	__u64 kernel_window = state->exit_ns - state->call_ns;
@@ -106,13 +117,11 @@ static __always_inline bool count_under(struct task_state *state, struct block_k
 	__u32 generation = generation_of(cfg);
 	struct block *block, *user_block;
 
-	key->block = kernel_bucket / BLOCK_BUCKETS;
-	block = block_for(&state->counted[0], key, generation);
+	block = block_for(&state->counted[0], of_block(key, kernel_bucket / BLOCK_BUCKETS), generation);
 	user_block = block;
-	if (user_bucket / BLOCK_BUCKETS != key->block) {
-		key->block = user_bucket / BLOCK_BUCKETS;
-		user_block = block_for(&state->counted[1], key, generation);
-	}
+	if (user_bucket / BLOCK_BUCKETS != kernel_bucket / BLOCK_BUCKETS)
+		user_block = block_for(&state->counted[1], of_block(key, user_bucket / BLOCK_BUCKETS),
+				       generation);
 	/* Both or none, so that the two latencies always count the same operations. */
 	if (!block || !user_block)
 		return false;
@@ -137,15 +146,13 @@ static __always_inline __u32 weight_of(const struct task_state *state, __u32 wan
 	return bpf_get_prandom_u32() & (wanted - 1) & ~(state->sampling - 1) ? 0 : wanted;
 }
 
-static __always_inline void record_for(struct task_state *state, __u32 slot)
+static __always_inline void record_for(struct task_state *state, __u32 slot, const struct config *cfg)
 {
 	struct probe *probe = bpf_map_lookup_elem(&probes, &slot);
-	struct config *cfg = configuration();
-	struct block_key key = {};
-	__u32 weight;
+	__u32 caller = OTHER_CALLERS, instance, weight;
 
 	/* A slot may have passed to another probe since the operation began. */
-	if (!cfg || !probe || state->enter_ns < probe->since_ns ||
+	if (!probe || state->enter_ns < probe->since_ns ||
 	    !(probe->commands >> (state->command & 31) & 1))
 		return;
 	if (probe->outlier_ns && state->watch.is_on && state->role == ROLE_NONE &&
@@ -154,50 +161,46 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 	weight = weight_of(state, probe->sampling);
 	if (!weight)
 		return;
-	key.map_id = state->map_id;
-	key.instance = probe->instance;
-	key.cpu = state->cpu;
+	instance = probe->instance;
+	if (state->role == ROLE_READER)
+		instance |= INSTANCE_READER;
 	/* The number may have passed to another caller since. */
-	if (state->named_generation == cfg->callers_generation)
-		key.caller = state->caller;
-	key.command = state->command;
-	key.outcome = state->outcome;
-	if (state->role == ROLE_READER) {
-		key.instance |= INSTANCE_READER;
-		key.caller = OTHER_CALLERS;
-	}
-	if (count_under(state, &key, cfg, weight))
+	else if (state->named_generation == cfg->callers_generation)
+		caller = state->caller;
+	if (count_under(state, pack_key(state, instance, caller), cfg, weight))
 		return;
 	/* Among the others there may still be room. */
-	if (key.caller != OTHER_CALLERS) {
-		key.caller = OTHER_CALLERS;
-		if (count_under(state, &key, cfg, weight))
-			return;
-	}
+	if (caller != OTHER_CALLERS &&
+	    count_under(state, pack_key(state, instance, OTHER_CALLERS), cfg, weight))
+		return;
 	count_loss(LOSS_BLOCKS);
 }
 
 /* For all probes but the first. Global functions are verified once and not on every path to them. */
 __noinline int record_for_more(struct task_state *state, __u32 wanted)
 {
-	if (!state)
+	struct config *cfg = configuration();
+
+	if (!state || !cfg)
 		return 0;
 	for (__u32 slot = 0; slot < MAX_PROBES; slot++)
 		if (wanted >> slot & 1)
-			record_for(state, slot);
+			record_for(state, slot, cfg);
 	return 0;
 }
 
-static __always_inline void record(struct task_state *state)
+static __always_inline void record(struct task_state *state, const struct config *cfg)
 {
 	__u32 wanted = state->probes;
+	__u32 slot;
 
 	state->phase = PHASE_IDLE;
 	if (!wanted)
 		return;
 	/* Mostly one probe wants an operation; it is spared a call. */
-	record_for(state, octave_of(wanted));
-	wanted &= ~(1u << octave_of(wanted));
+	slot = wanted == 1 ? 0 : octave_of(wanted);
+	record_for(state, slot, cfg);
+	wanted &= ~(1u << slot);
 	if (wanted)
 		record_for_more(state, wanted);
 }

@@ -73,7 +73,11 @@ impl Count {
     pub fn run(&self) -> Result<bool> {
         let logs = super::folder(&self.logs)?;
         let cache = Cache::of_user()?;
-        let kernel = cache.newest()?.pop().context("there is no kernel")?;
+        let kernels = cache.newest()?.into_iter();
+        let kernel = kernels
+            .filter(|it| !it.is_realtime())
+            .next_back()
+            .context("there is no kernel")?;
         let initramfs = logs.join("initramfs-count");
         write_image(&initramfs)?;
         let machine = Machine {

@@ -100,6 +100,8 @@ struct task_state {
 	__u64 off_ns;
 	__u64 run_delay;
 	__u64 attributes;
+	/* The map of the call, seen from within it; 0: it was not. */
+	__u64 seen_map;
 	/* Where the last operation was counted: its kernel window and until back in user. */
 	struct counted counted[2];
 	/* The map that was looked up last, and the probes that want it. */

@@ -33,6 +33,10 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	(1u << BPF_MAP_LOOKUP_BATCH | 1u << BPF_MAP_LOOKUP_AND_DELETE_BATCH | 1u << BPF_MAP_UPDATE_BATCH | \
 	 1u << BPF_MAP_DELETE_BATCH)
 #define SMALLEST_PAGE 4096
+/* Whether a hook within the call may see the map (fentry.bpf.c). */
+#ifndef SEES_MAPS
+#define SEES_MAPS 0
+#endif
 #define BATCH_COUNT_OFFSET 32
 #define BATCH_FD_OFFSET 36
 
@@ -108,6 +112,8 @@ static __always_inline int enter_call(__u32 command, __u64 attributes, __u32 att
 	state->command = command;
 	state->attributes = attributes;
 	state->attributes_size = attributes_size;
+	if (SEES_MAPS)
+		state->seen_map = 0;
 	state->sampling = sampling;
 	state->cpu = bpf_get_smp_processor_id();
 	state->watch.is_on = 0;
@@ -239,6 +245,39 @@ static __always_inline __u32 probes_of(struct task_state *state, const struct co
 	return state->known_probes;
 }
 
+/* The map behind the descriptor that the caller passed, at the exit; null where there is none, which may be a loss. */
+static __always_inline struct bpf_map *find_map(struct task_struct *task, struct task_state *state,
+						struct config *cfg)
+{
+	struct bpf_map *map;
+	struct file *file;
+	__u32 fd = 0;
+
+	/* The kernel refuses attributes of more than a page before it looks at them. */
+	if (state->attributes_size > SMALLEST_PAGE)
+		return NULL;
+	if (!read_attributes(state, &fd)) {
+		/* Attributes that the kernel could not read either are no operation. */
+		if (had_map(state->outcome))
+			count_loss(LOSS_ATTRIBUTES);
+		return NULL;
+	}
+	file = file_behind(task, fd);
+	if (state->role == ROLE_CHECK && file) {
+		cfg->map_file_operations = (__u64)BPF_CORE_READ(file, f_op);
+		cfg->checked_calls++;
+		return NULL;
+	}
+	map = file ? map_behind(file, cfg) : NULL;
+	if (!map) {
+		if (had_map(state->outcome))
+			count_loss(LOSS_CLOSED);
+		return NULL;
+	}
+	bpf_core_read(&state->map_id, sizeof(state->map_id), &map->id);
+	return map;
+}
+
 /* Runs last of all at the exit of bpf(2). */
 static __always_inline int exit_call(long result)
 {
@@ -247,35 +286,19 @@ static __always_inline int exit_call(long result)
 	struct task_state *state = bpf_task_storage_get(&tasks, task, 0, 0);
 	struct config *cfg = configuration();
 	struct bpf_map *map;
-	struct file *file;
-	__u32 fd = 0;
 
 	if (!state || !cfg || state->phase != PHASE_IN_CALL)
 		return 0;
 	state->phase = PHASE_IDLE;
-	/* The kernel refuses attributes of more than a page before it looks at them. */
-	if (state->attributes_size > SMALLEST_PAGE)
-		return 0;
 	state->outcome = outcome_of(result);
-	if (!read_attributes(state, &fd)) {
-		/* Attributes that the kernel could not read either are no operation. */
-		if (had_map(state->outcome))
-			count_loss(LOSS_ATTRIBUTES);
-		return 0;
+	if (SEES_MAPS && state->seen_map && state->role != ROLE_CHECK) {
+		map = (struct bpf_map *)state->seen_map;
+		state->entries = 0;
+	} else {
+		map = find_map(task, state, cfg);
 	}
-	file = file_behind(task, fd);
-	if (state->role == ROLE_CHECK && file) {
-		cfg->map_file_operations = (__u64)BPF_CORE_READ(file, f_op);
-		cfg->checked_calls++;
+	if (!map)
 		return 0;
-	}
-	map = file ? map_behind(file, cfg) : NULL;
-	if (!map) {
-		if (had_map(state->outcome))
-			count_loss(LOSS_CLOSED);
-		return 0;
-	}
-	bpf_core_read(&state->map_id, sizeof(state->map_id), &map->id);
 	state->probes = probes_of(state, cfg, map);
 	if (!state->probes)
 		return 0;

@@ -29,6 +29,8 @@ use crate::error::chain;
 const HOOKS: [&str; 2] = ["enter_bpf", "exit_bpf"];
 /// What the kernel calls the inside of bpf(2).
 const FUNCTION: &str = "__sys_bpf";
+/// What does the look-up in it.
+const LOOKUP_FUNCTION: &str = "bpf_map_copy_value";
 /// Slices 0 and 1 would be taken for those of blocks that nothing was counted in.
 const FIRST_SLICE: u32 = 2;
 /// Calls by which the hooks prove themselves.
@@ -269,6 +271,7 @@ fn attach(tier: Tier, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LoadError> {
             exit.load(FUNCTION, btf)
                 .map_err(refused("load", "exit_bpf"))?;
             exit.attach().map_err(refused("attach", "exit_bpf"))?;
+            see_maps(ebpf, btf);
             let enter: &mut FEntry = program(ebpf, "enter_bpf");
             enter
                 .load(FUNCTION, btf)
@@ -289,6 +292,17 @@ fn attach(tier: Tier, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), LoadError> {
         }
     }
     Ok(())
+}
+
+/// Without it, maps are found at the exit of the call.
+fn see_maps(ebpf: &mut Ebpf, btf: &Btf) {
+    let hook: &mut FEntry = program(ebpf, "see_map");
+    let attached = hook
+        .load(LOOKUP_FUNCTION, btf)
+        .and_then(|()| hook.attach().map(drop));
+    if let Err(error) = attached {
+        debug!(%error, function = LOOKUP_FUNCTION, "Lookups are not seen from within");
+    }
 }
 
 fn attach_event(

@@ -74,6 +74,39 @@ async fn a_descriptor_that_is_closed_amid_a_call_is_a_counted_loss() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_moved_amid_a_call_counts_where_it_began_and_as_moved() -> Result<()> {
+    // As many outliers as a second keeps.
+    const CALLS: u64 = 16;
+    let _alone = KERNEL.lock().await;
+    let mut faulty = Faulty::start(&Fault::MoveAmidCall(CALLS))?;
+    let monitor = Monitor::start(TierChoice::Auto)?;
+    let spec = format!(
+        "{{maps: [{{ids: [{}]}}], operations: [Update], outliers: {{thresholdMicroseconds: 1}}}}",
+        faulty.map_id()
+    );
+    monitor.measure(vec![request("fault", &spec)?])?;
+    snapshot(&monitor, "the map", "fault", |it| it.maps.len() == 1).await?;
+    tokio::task::block_in_place(|| faulty.work())?;
+
+    let probe = counted(&monitor, CALLS).await?;
+    let moved = total(&probe).moved;
+    assert_eq!(count(&probe), CALLS);
+    assert!(probe.cumulative.keys().all(|it| it.cpu == 0));
+    ensure!(moved >= CALLS / 2, "{moved} of {CALLS} were moved in time");
+    let told = probe.outliers.context("no outliers")?.slowest;
+    assert_eq!(told.len() as u64, CALLS);
+    assert!(told.iter().all(|it| it.cpu == 0), "{told:?}");
+    let elsewhere: Vec<_> = told.iter().filter(|it| it.cpu_after == 1).collect();
+    assert_eq!(elsewhere.len() as u64, moved);
+    for it in elsewhere {
+        assert!(it.evidence.migrations >= 1, "{it:?}");
+        assert!(it.evidence.off_cpu_nanoseconds > 0, "{it:?}");
+    }
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thread_that_dies_by_exec_amid_a_batch_is_counted_or_lost() -> Result<()> {
     let _alone = KERNEL.lock().await;
     let folder = tempfile::tempdir()?;

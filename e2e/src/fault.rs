@@ -5,6 +5,7 @@
 //! JSON, says a line with the id of its map, waits for a line, does it, says another line, and ends when its stdin does.
 
 mod maps;
+mod outcomes;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -23,6 +24,8 @@ use maplatency_bpf::sys::{self, Map, MapSpec, UpdateFlags, command};
 use maplatency_core::vocabulary::MapType;
 use nix::unistd::{Pid, gettid};
 use serde::{Deserialize, Serialize};
+
+pub use outcomes::OUTCOMES;
 
 use crate::caller::pin;
 use crate::process::workspace_binary;
@@ -43,6 +46,8 @@ pub enum Fault {
     EachMap(u32, u64),
     /// Have a map of every type that can be made, named `typed_` and the type's number, and look up in each so often.
     EveryType(u64),
+    /// So often each call of [`OUTCOMES`].
+    EveryOutcome(u64),
     /// Update a map so often by a thread that another one moves from CPU 0 to CPU 1 meanwhile.
     MoveAmidCall(u64),
     /// Look up so often on each of the CPUs 0 and 1, at once and as fast as the kernel answers.
@@ -123,6 +128,7 @@ pub fn run(fault: &Fault) -> Result<()> {
         Fault::ManyMaps(count) => maps::many_maps(*count),
         Fault::EachMap(count, rounds) => maps::each_map(*count, *rounds),
         Fault::EveryType(rounds) => maps::every_type(*rounds),
+        Fault::EveryOutcome(rounds) => outcomes::every_outcome(*rounds),
         Fault::MoveAmidCall(times) => move_amid_call(*times),
         Fault::FlatOut(times) => flat_out(*times),
     }

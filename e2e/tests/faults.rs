@@ -1,5 +1,6 @@
 //! Whatever goes wrong around it, an operation is counted, or counted as lost.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use maplatency_agent::monitor::{Monitor, ProbeSnapshot};
 use maplatency_bpf::sys::Map;
 use maplatency_core::vocabulary::{MapType, Operation, Outcome};
 use maplatency_e2e::caller::{Caller, Job, Thread};
-use maplatency_e2e::fault::{BAD_CALLS, Fault, Faulty, LOOKUPS};
+use maplatency_e2e::fault::{BAD_CALLS, Fault, Faulty, LOOKUPS, OUTCOMES};
 use maplatency_e2e::measure::{request, snapshot, total};
 use maplatency_e2e::process::{Daemon, workspace_binary};
 use maplatency_e2e::wait;
@@ -152,6 +153,30 @@ async fn calls_that_are_no_operations_are_neither_counted_nor_lost() -> Result<(
     assert_eq!(of(Outcome::Success), ROUNDS * good);
     assert_eq!(of(Outcome::Invalid), ROUNDS * refused);
     assert_eq!(count(&probe), ROUNDS * (good + refused));
+    assert_eq!(monitor.snapshots().borrow().losses, before);
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_calls_end_each_counts_under_its_own_outcome() -> Result<()> {
+    const ROUNDS: u64 = 500;
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start(TierChoice::Auto)?;
+    let mut faulty = Faulty::start(&Fault::EveryOutcome(ROUNDS))?;
+    let spec = "{maps: [{names: [outcomes]}], operations: [Lookup, Update]}";
+    monitor.measure(vec![request("fault", spec)?])?;
+    snapshot(&monitor, "the maps", "fault", |it| it.maps.len() == 2).await?;
+    let before = monitor.snapshots().borrow().losses.clone();
+    tokio::task::block_in_place(|| faulty.work())?;
+
+    let probe = counted(&monitor, ROUNDS * OUTCOMES.len() as u64).await?;
+    let mut seen: BTreeMap<(Operation, Outcome), u64> = BTreeMap::new();
+    for (key, counts) in &probe.cumulative {
+        *seen.entry((key.operation, key.outcome)).or_default() += counts.until_user.count();
+    }
+    let expected: BTreeMap<_, _> = OUTCOMES.iter().map(|it| (*it, ROUNDS)).collect();
+    assert_eq!(seen, expected);
     assert_eq!(monitor.snapshots().borrow().losses, before);
     monitor.stop()?;
     Ok(())

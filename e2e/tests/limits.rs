@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 /// The tests share the kernel, and each has to have all of it.
 static KERNEL: Mutex<()> = Mutex::const_new(());
 /// Until what was done is counted, on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// What the kernel side may take.
 const MEMORY: u64 = 8 << 20;
 
@@ -74,7 +74,8 @@ async fn two_cpus_that_read_flat_out_are_counted_to_the_last_read() -> Result<()
     let (_, before) = snapshot(&monitor, "the map", "flat-out", |it| it.maps.len() == 1).await?;
     let begun = Instant::now();
     tokio::task::block_in_place(|| faulty.work())?;
-    let rate = 2.0 * READS as f64 / begun.elapsed().as_secs_f64();
+    let took = begun.elapsed().as_millis().max(1);
+    let rate = u128::from(2 * READS) * 1_000 / took;
 
     let last = accounted_for(&monitor, &before, 2 * READS).await?;
     let probe = last.probes.first().context("the probe has gone")?;
@@ -83,7 +84,7 @@ async fn two_cpus_that_read_flat_out_are_counted_to_the_last_read() -> Result<()
         assert_eq!(counts.until_user.count(), counts.kernel_window.count());
         *by_cpu.entry(key.cpu).or_default() += counts.until_user.count();
     }
-    println!("{rate:.0} reads a second; lost: {:?}", lost(&before, &last));
+    println!("{rate} reads a second; lost: {:?}", lost(&before, &last));
     assert_eq!(lost(&before, &last), BTreeMap::new());
     assert_eq!(by_cpu, BTreeMap::from([(0, READS), (1, READS)]));
     monitor.stop()?;
@@ -117,12 +118,12 @@ async fn when_there_is_no_block_left_each_operation_is_counted_or_lost() -> Resu
     let made = u64::from(MAPS) * ROUNDS * MAX_PROBES as u64;
     let last = accounted_for(&monitor, &before, made).await?;
     let counted: u64 = last.probes.iter().map(count).sum();
-    let lost = lost(&before, &last);
-    println!("{counted} of {made} counted; lost: {lost:?}");
-    let full = lost.get("HistogramFull").copied().unwrap_or(0);
+    let missing = lost(&before, &last);
+    println!("{counted} of {made} counted; lost: {missing:?}");
+    let full = missing.get("HistogramFull").copied().unwrap_or(0);
     assert!(full > 0, "there was room for all");
     assert_eq!(counted + full, made);
-    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert_eq!(missing.len(), 1, "{missing:?}");
     // Whom there was no room for is counted with the others first, for whom some is kept.
     let callers = || last.probes.iter().flat_map(|it| &it.callers);
     let of_callers: u64 = callers().map(|it| it.count).sum();

@@ -200,7 +200,8 @@ impl Engine {
         self.configure()
     }
 
-    /// Sets which maps each probe measures, of those with ids up to `newest_map`. Later ones are newcomers. Returns once
+    /// Sets which maps each probe measures, [`MAX_TARGETS`](maplatency_bpf::layout::MAX_TARGETS) at most together, of those
+    /// with ids up to `newest_map`. Later ones are newcomers. Returns once
     /// the kernel side goes by it.
     pub fn set_targets(
         &mut self,
@@ -216,6 +217,10 @@ impl Engine {
                 *wanted.entry(*id).or_default() |= 1 << slot.index;
             }
         }
+        // First, since they leave their room to others.
+        for id in self.wanted.keys().filter(|it| !wanted.contains_key(it)) {
+            removed("targets", self.targets.remove(id))?;
+        }
         for (id, probes) in &wanted {
             if self.wanted.get(id) != Some(probes) {
                 self.targets
@@ -226,15 +231,17 @@ impl Engine {
                     })?;
             }
         }
-        for id in self.wanted.keys().filter(|it| !wanted.contains_key(it)) {
-            removed("targets", self.targets.remove(id))?;
-        }
         if self.wanted == wanted && self.newest_map == newest_map {
             return Ok(());
         }
         self.wanted = wanted;
         self.newest_map = newest_map;
         self.configure()
+    }
+
+    /// Whether a map is measured by any probe.
+    pub fn is_target(&self, map_id: u32) -> bool {
+        self.wanted.contains_key(&map_id)
     }
 
     /// Maps that had operations before they were listed.

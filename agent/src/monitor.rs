@@ -5,6 +5,7 @@
 //! runtime delays a slice; commands come in and snapshots go out by channels.
 
 mod probe;
+mod room;
 mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use maplatency_bpf::layout::MAX_TARGETS;
 use maplatency_core::budget::{Budget, Shed, Shedding};
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
@@ -375,10 +377,17 @@ impl Measuring {
         let maps = self.maps.refresh()?;
         let specs = || self.probes.iter().map(|it| &it.request().spec);
         self.ties.refresh(specs, &mut self.engine, now);
-        let targets: BTreeMap<_, BTreeSet<u32>> = self
-            .probes
-            .iter_mut()
-            .map(|probe| (probe.instance(), probe.see_maps(maps, &self.ties, now)))
+        let probes = self.probes.iter();
+        let wanted: Vec<_> = probes.map(|it| it.wanted_maps(maps, &self.ties)).collect();
+        let numbers: Vec<usize> = wanted.iter().map(BTreeSet::len).collect();
+        let given = room::share(wanted, |id| self.engine.is_target(id), MAX_TARGETS);
+        let probes = self.probes.iter_mut().zip(given.into_iter().zip(numbers));
+        let targets: BTreeMap<_, BTreeSet<u32>> = probes
+            .map(|(probe, (ids, wanted))| {
+                probe.see_maps(maps, &ids, wanted - ids.len(), now);
+                probe.see_ties(&self.ties);
+                (probe.instance(), ids)
+            })
             .collect();
         self.engine.set_targets(&targets, self.maps.newest())?;
         self.meet_newcomers(now)

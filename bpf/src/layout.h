@@ -22,6 +22,8 @@
 #define OUTLIER_BYTES (256 * 1024)
 /* Maps and operations that can have a threshold of their own. */
 #define MAX_THRESHOLDS 1024
+/* Matched maps, of all probes together. */
+#define MAX_TARGETS 16384
 /* Maps that user space has not listed yet, of which operations are counted. */
 #define MAX_NEWCOMERS 1024
 

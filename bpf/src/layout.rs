@@ -20,6 +20,8 @@ pub const CGROUP_LEVELS: usize = 4;
 pub const CGROUP_NAME: usize = 96;
 /// Maps and operations that can have a threshold of their own.
 pub const MAX_THRESHOLDS: usize = 1024;
+/// Matched maps, of all probes together.
+pub const MAX_TARGETS: usize = 16_384;
 /// Maps not listed yet of which operations are counted.
 pub const MAX_NEWCOMERS: u32 = 1024;
 /// Buckets in a block.

@@ -155,7 +155,7 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 16384);
+	__uint(max_entries, MAX_TARGETS);
 	__type(key, __u32);
 	__type(value, struct target);
 } targets SEC(".maps");

@@ -257,7 +257,7 @@ fn keep_moving(who: Pid, cpus: &[usize], calls: &AtomicU64, stop: &AtomicBool) -
     Ok(moves)
 }
 
-fn pin(thread: Pid, cpu: usize) -> Result<()> {
+pub(crate) fn pin(thread: Pid, cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
     only.set(cpu)?;
     sched_setaffinity(thread, &only).with_context(|| format!("could not pin a thread to CPU {cpu}"))

@@ -4,6 +4,9 @@
 //! It has to be another process, since the agent leaves its own operations out. `maplatency-fault` takes a [`Fault`] as
 //! JSON, says a line with the id of its map, waits for a line, does it, says another line, and ends when its stdin does.
 
+mod maps;
+mod outcomes;
+
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -11,6 +14,7 @@ use std::os::unix::fs::FileExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -18,9 +22,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use maplatency_bpf::sys::{self, Map, MapSpec, UpdateFlags, command};
 use maplatency_core::vocabulary::MapType;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Pid, gettid};
 use serde::{Deserialize, Serialize};
 
+pub use outcomes::OUTCOMES;
+
+use crate::caller::pin;
 use crate::process::workspace_binary;
 
 /// What to do.
@@ -35,12 +42,25 @@ pub enum Fault {
     BadCalls(u64),
     /// Have so many maps, and look up in the last one a thousand times.
     ManyMaps(u32),
+    /// Have so many maps, and look up in each of them so often.
+    EachMap(u32, u64),
+    /// Have a map of every type that can be made, named `typed_` and the type's number, and look up in each so often.
+    EveryType(u64),
+    /// So often each call of [`OUTCOMES`].
+    EveryOutcome(u64),
+    /// Update a map so often by a thread that another one moves from CPU 0 to CPU 1 meanwhile.
+    MoveAmidCall(u64),
+    /// Look up so often on each of the CPUs 0 and 1, at once and as fast as the kernel answers.
+    FlatOut(u64),
 }
 
 /// Of each round of [`Fault::BadCalls`]: calls that name a map and succeed, and calls that name one and do not.
 pub const BAD_CALLS: (u64, u64) = (2, 1);
 /// Lookups in the last of many maps.
 pub const LOOKUPS: u64 = 1_000;
+
+/// After so long a call that takes milliseconds has begun and not ended.
+const INTO_CALL: Duration = Duration::from_micros(500);
 
 /// A running process. It ends when this is dropped.
 #[derive(Debug)]
@@ -105,7 +125,12 @@ pub fn run(fault: &Fault) -> Result<()> {
         Fault::CloseAmidCall(times) => close_amid_call(*times),
         Fault::ExecAmidBatch(counts) => exec_amid_batch(counts),
         Fault::BadCalls(times) => bad_calls(*times),
-        Fault::ManyMaps(count) => many_maps(*count),
+        Fault::ManyMaps(count) => maps::many_maps(*count),
+        Fault::EachMap(count, rounds) => maps::each_map(*count, *rounds),
+        Fault::EveryType(rounds) => maps::every_type(*rounds),
+        Fault::EveryOutcome(rounds) => outcomes::every_outcome(*rounds),
+        Fault::MoveAmidCall(times) => move_amid_call(*times),
+        Fault::FlatOut(times) => flat_out(*times),
     }
 }
 
@@ -155,7 +180,7 @@ fn close_amid_call(times: u64) -> Result<()> {
                 while !calls.load(Ordering::Acquire) {
                     thread::yield_now();
                 }
-                thread::sleep(Duration::from_micros(500));
+                thread::sleep(INTO_CALL);
                 nix::unistd::close(copy.as_fd().as_raw_fd())?;
                 caller.join().expect("it does not panic")?;
                 anyhow::Ok(())
@@ -196,19 +221,65 @@ fn exec_amid_batch(counts: &PathBuf) -> Result<()> {
     })
 }
 
-fn many_maps(count: u32) -> Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let wanted = u64::from(count) + 64;
-    setrlimit(Resource::RLIMIT_NOFILE, wanted, most.max(wanted))?;
-    let maps: Result<Vec<Map>> = (0..count).map(|_| map("many", MapType::Array, 1)).collect();
-    let maps = maps?;
-    let last = maps.last().context("no map was asked for")?;
-    when_asked(last, || {
-        let mut value = [0; 4];
-        for _ in 0..LOOKUPS {
-            last.lookup(&0u32.to_ne_bytes(), &mut value)?;
+/// Lets a map be updated so often, and the thread that does so be moved from CPU 0 to CPU 1 each time.
+fn move_amid_call(times: u64) -> Result<()> {
+    let inner = map("inner", MapType::Array, 1)?;
+    let outer = Map::create_outer(&spec("moved", MapType::ArrayOfMaps, 1), &inner)?;
+    let value = u32::try_from(inner.as_fd().as_raw_fd())?.to_ne_bytes();
+    let (calls, caller) = (AtomicBool::new(false), gettid());
+    when_asked(&outer, || {
+        for _ in 0..times {
+            pin(caller, 0)?;
+            calls.store(false, Ordering::Release);
+            thread::scope(|scope| {
+                let mover = scope.spawn(|| {
+                    while !calls.load(Ordering::Acquire) {
+                        thread::yield_now();
+                    }
+                    thread::sleep(INTO_CALL);
+                    pin(caller, 1)
+                });
+                calls.store(true, Ordering::Release);
+                outer.update(&0u32.to_ne_bytes(), &value, UpdateFlags::Any)?;
+                mover.join().expect("it does not panic")
+            })?;
         }
         Ok(())
+    })
+}
+
+/// Lets a thread on either CPU look up so often, as fast as the kernel answers.
+fn flat_out(times: u64) -> Result<()> {
+    let map = map("flat_out", MapType::Array, 1)?;
+    let map_fd = u32::try_from(map.as_fd().as_raw_fd())?;
+    let begin = Barrier::new(2);
+    let reader = |cpu| {
+        pin(Pid::from_raw(0), cpu)?;
+        let (key, mut value) = (0u32, 0u32);
+        let attributes = Attributes {
+            map_fd,
+            padding: 0,
+            key: &raw const key as u64,
+            value: &raw mut value as u64,
+            flags: 0,
+            rest: [0; 28],
+        };
+        let attributes = std::ptr::from_ref(&attributes) as usize;
+        begin.wait();
+        for _ in 0..times {
+            let answer = call(command::MAP_LOOKUP_ELEM, attributes, 32);
+            ensure!(answer == Ok(()), "a lookup failed: {answer:?}");
+        }
+        Ok(())
+    };
+    when_asked(&map, || {
+        thread::scope(|scope| {
+            let both = [0, 1].map(|cpu| scope.spawn(move || reader(cpu)));
+            let outcomes = both
+                .into_iter()
+                .map(|it| it.join().expect("it does not panic"));
+            outcomes.collect()
+        })
     })
 }
 

@@ -22,6 +22,7 @@ pub mod crd;
 pub mod fault;
 pub mod measure;
 pub mod process;
+pub mod seccomp;
 pub mod vm;
 pub mod wait;
 pub mod workload;

@@ -7,16 +7,20 @@ use anyhow::{Context as _, Result, bail, ensure};
 use maplatency_agent::engine::TierChoice;
 use maplatency_agent::monitor::{Monitor, ProbeSnapshot};
 use maplatency_bpf::sys::{self, Map, MapSpec};
+use maplatency_core::MapLatencyProbe;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::vocabulary::{MapType, Operation};
 use maplatency_e2e::caller::{Caller, Job, Thread};
 use maplatency_e2e::measure::{request, snapshot, total};
-use maplatency_e2e::process::workspace_binary;
+use maplatency_e2e::process::{Daemon, workspace_binary};
+use maplatency_e2e::wait;
 use tokio::sync::Mutex;
 
 /// The tests share the kernel, and each has to have all of it.
 static KERNEL: Mutex<()> = Mutex::const_new(());
 
+/// Until an agent measures, or has ended.
+const LIMIT: Duration = Duration::from_secs(30);
 /// Callers at work at the same time, so that starting them takes no longer than it must.
 const AT_ONCE: usize = 16;
 
@@ -90,6 +94,90 @@ async fn a_caller_is_told_as_proc_tells_it() -> Result<()> {
         "started at {start:?}, not between {before:?} and {after:?}"
     );
     monitor.stop()?;
+    Ok(())
+}
+
+/// The only child of a process.
+fn child_of(pid: u32) -> Result<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    children.trim().parse().context("not one child")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_in_a_pid_namespace_counts_those_in_it_by_their_pids_there() -> Result<()> {
+    const INSIDE: u64 = 5_000;
+    const OUTSIDE: u64 = 3_000;
+    let _alone = KERNEL.lock().await;
+    let folder = tempfile::tempdir()?;
+    let thread = Thread {
+        operations: vec![Operation::Lookup],
+        rounds: OUTSIDE,
+        cpus: vec![],
+    };
+    let (map_type, threads) = (MapType::Array, vec![thread]);
+    let mut outside = Caller::start(&Job { map_type, threads })?;
+    let id = outside.map_id();
+    let file = folder.path().join("probe.yaml");
+    let probe = format!(
+        "{{apiVersion: maplatency.dev/v1alpha1, kind: MapLatencyProbe, metadata: {{name: inside}}, spec: {{\
+         maps: [{{ids: [{id}]}}], operations: [Lookup]}}}}"
+    );
+    std::fs::write(&file, probe)?;
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child"]);
+    command.arg(workspace_binary("maplatency-agent")?);
+    command
+        .args(["run", "--for", "8s", "-o", "json", "-f"])
+        .arg(&file);
+    command.env("RUST_LOG", "info");
+    let log = folder.path().join("agent.log");
+    let mut agent = Daemon::spawn("the agent", command, &log)?;
+    wait::until("the agent to measure", LIMIT, async || {
+        agent.ensure_alive()?;
+        ensure!(agent.output()?.contains("Began measuring"), "not yet");
+        Ok(Some(()))
+    })
+    .await?;
+
+    tokio::task::block_in_place(|| outside.work())?;
+    // Says its pid, and becomes the caller.
+    let script = "echo $$; exec \"$0\" \"$@\"";
+    let target = child_of(agent.id())?.to_string();
+    let (id, inside) = (id.to_string(), INSIDE.to_string());
+    let output = Command::new("nsenter")
+        .args(["--pid", "--target", &target, "sh", "-c", script])
+        .arg(workspace_binary("maplatency-caller")?)
+        .args(["lookup", &id, &inside])
+        .output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let pid: i64 = String::from_utf8(output.stdout)?.trim().parse()?;
+    wait::until("the agent to end", LIMIT, async || {
+        Ok(agent.exited()?.map(drop))
+    })
+    .await?;
+
+    let output = agent.output()?;
+    let json = output
+        .lines()
+        .skip_while(|it| !it.starts_with('{') || it.contains("\"level\""));
+    let probe: MapLatencyProbe = serde_json::from_str(&json.collect::<Vec<_>>().join("\n"))
+        .with_context(|| format!("the agent's output: {output}"))?;
+    let status = probe.status.context("no status")?;
+    assert_eq!(status.operations[0].count, i64::try_from(INSIDE)?);
+    let [caller] = &status.callers[..] else {
+        bail!("not one caller: {:?}", status.callers);
+    };
+    assert_eq!(
+        caller.process.as_ref().map(|it| i64::from(it.pid)),
+        Some(pid)
+    );
+    ensure!(pid < 100, "{pid} is no pid of a new namespace");
+    let losses: Vec<_> = status
+        .losses
+        .iter()
+        .map(|it| (&*it.kind, it.count))
+        .collect();
+    assert_eq!(losses, [("OutsidePidNamespace", i64::try_from(OUTSIDE)?)]);
     Ok(())
 }
 

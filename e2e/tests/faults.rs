@@ -1,5 +1,6 @@
 //! Whatever goes wrong around it, an operation is counted, or counted as lost.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use maplatency_agent::monitor::{Monitor, ProbeSnapshot};
 use maplatency_bpf::sys::Map;
 use maplatency_core::vocabulary::{MapType, Operation, Outcome};
 use maplatency_e2e::caller::{Caller, Job, Thread};
-use maplatency_e2e::fault::{BAD_CALLS, Fault, Faulty, LOOKUPS};
+use maplatency_e2e::fault::{BAD_CALLS, Fault, Faulty, LOOKUPS, OUTCOMES};
 use maplatency_e2e::measure::{request, snapshot, total};
 use maplatency_e2e::process::{Daemon, workspace_binary};
 use maplatency_e2e::wait;
@@ -74,6 +75,39 @@ async fn a_descriptor_that_is_closed_amid_a_call_is_a_counted_loss() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_moved_amid_a_call_counts_where_it_began_and_as_moved() -> Result<()> {
+    // As many outliers as a second keeps.
+    const CALLS: u64 = 16;
+    let _alone = KERNEL.lock().await;
+    let mut faulty = Faulty::start(&Fault::MoveAmidCall(CALLS))?;
+    let monitor = Monitor::start(TierChoice::Auto)?;
+    let spec = format!(
+        "{{maps: [{{ids: [{}]}}], operations: [Update], outliers: {{thresholdMicroseconds: 1}}}}",
+        faulty.map_id()
+    );
+    monitor.measure(vec![request("fault", &spec)?])?;
+    snapshot(&monitor, "the map", "fault", |it| it.maps.len() == 1).await?;
+    tokio::task::block_in_place(|| faulty.work())?;
+
+    let probe = counted(&monitor, CALLS).await?;
+    let moved = total(&probe).moved;
+    assert_eq!(count(&probe), CALLS);
+    assert!(probe.cumulative.keys().all(|it| it.cpu == 0));
+    ensure!(moved >= CALLS / 2, "{moved} of {CALLS} were moved in time");
+    let told = probe.outliers.context("no outliers")?.slowest;
+    assert_eq!(told.len() as u64, CALLS);
+    assert!(told.iter().all(|it| it.cpu == 0), "{told:?}");
+    let elsewhere: Vec<_> = told.iter().filter(|it| it.cpu_after == 1).collect();
+    assert_eq!(elsewhere.len() as u64, moved);
+    for it in elsewhere {
+        assert!(it.evidence.migrations >= 1, "{it:?}");
+        assert!(it.evidence.off_cpu_nanoseconds > 0, "{it:?}");
+    }
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thread_that_dies_by_exec_amid_a_batch_is_counted_or_lost() -> Result<()> {
     let _alone = KERNEL.lock().await;
     let folder = tempfile::tempdir()?;
@@ -119,6 +153,30 @@ async fn calls_that_are_no_operations_are_neither_counted_nor_lost() -> Result<(
     assert_eq!(of(Outcome::Success), ROUNDS * good);
     assert_eq!(of(Outcome::Invalid), ROUNDS * refused);
     assert_eq!(count(&probe), ROUNDS * (good + refused));
+    assert_eq!(monitor.snapshots().borrow().losses, before);
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_calls_end_each_counts_under_its_own_outcome() -> Result<()> {
+    const ROUNDS: u64 = 500;
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start(TierChoice::Auto)?;
+    let mut faulty = Faulty::start(&Fault::EveryOutcome(ROUNDS))?;
+    let spec = "{maps: [{names: [outcomes]}], operations: [Lookup, Update]}";
+    monitor.measure(vec![request("fault", spec)?])?;
+    snapshot(&monitor, "the maps", "fault", |it| it.maps.len() == 2).await?;
+    let before = monitor.snapshots().borrow().losses.clone();
+    tokio::task::block_in_place(|| faulty.work())?;
+
+    let probe = counted(&monitor, ROUNDS * OUTCOMES.len() as u64).await?;
+    let mut seen: BTreeMap<(Operation, Outcome), u64> = BTreeMap::new();
+    for (key, counts) in &probe.cumulative {
+        *seen.entry((key.operation, key.outcome)).or_default() += counts.until_user.count();
+    }
+    let expected: BTreeMap<_, _> = OUTCOMES.iter().map(|it| (*it, ROUNDS)).collect();
+    assert_eq!(seen, expected);
     assert_eq!(monitor.snapshots().borrow().losses, before);
     monitor.stop()?;
     Ok(())

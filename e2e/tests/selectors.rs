@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use maplatency_agent::engine::TierChoice;
+use maplatency_agent::engine::{Engine, HoldersError, TierChoice};
 use maplatency_agent::monitor::{Monitor, ProbeSnapshot};
 use maplatency_bpf::sys::Map;
 use maplatency_core::vocabulary::{MapType, Operation};
@@ -13,6 +13,7 @@ use maplatency_e2e::caller::{Caller, Job, Thread};
 use maplatency_e2e::measure::{request, snapshot, total};
 use maplatency_e2e::not_run;
 use maplatency_e2e::process::workspace_binary;
+use maplatency_e2e::seccomp::{Refused, refuse};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -256,5 +257,58 @@ async fn a_map_is_measured_while_a_process_of_a_command_and_cgroup_holds_it() ->
     assert!(gone.gone.iter().any(|it| it.id == id));
     drop(map);
     monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_open_files_cannot_be_listed_a_probe_says_so_and_measures_the_rest() -> Result<()> {
+    let refused = std::thread::spawn(|| -> Result<Monitor> {
+        refuse(Refused::IterCreate)?;
+        Ok(Monitor::start(TierChoice::Auto)?)
+    });
+    let monitor = refused.join().expect("it does not panic")?;
+    let mut caller = caller(100)?;
+    let id = caller.map_id();
+    let spec = format!(
+        "{{maps: [{{heldBy: {{commands: ['*']}}}}, {{ids: [{id}]}}], operations: [Lookup]}}"
+    );
+    let only_held = "{maps: [{heldBy: {commands: ['*']}}]}";
+    monitor.measure(vec![
+        request("refused", &spec)?,
+        request("only-held", only_held)?,
+    ])?;
+    snapshot(&monitor, "the map", "refused", |it| has(it, id)).await?;
+    tokio::task::block_in_place(|| caller.work())?;
+    let all = |it: &ProbeSnapshot| total(it).until_user.count() == 100;
+    let (probe, last) = snapshot(&monitor, "the lookups", "refused", all).await?;
+    let problem = "spec.maps[].heldBy: could not list open files (`bpf_iter_create` failed: Operation not permitted (os \
+                   error 1))";
+    assert_eq!(
+        (probe.maps.len(), &probe.problems[..]),
+        (1, &[problem.to_owned()][..])
+    );
+    let other = last.probes.iter().find(|it| it.name == "only-held");
+    let other = other.context("the probe has gone")?;
+    assert_eq!((other.maps.len(), &other.problems), (0, &probe.problems));
+    monitor.stop()?;
+    Ok(())
+}
+
+#[test]
+fn a_kernel_that_refuses_the_iterator_is_asked_once_and_its_answer_kept() -> Result<()> {
+    let refused = std::thread::spawn(|| -> Result<_> {
+        let mut engine = Engine::load(TierChoice::Auto)?;
+        refuse(Refused::ProgLoad)?;
+        Ok([engine.holders(), engine.holders()])
+    });
+    for (holders, error) in refused.join().expect("it does not panic")? {
+        assert!(holders.is_none(), "{holders:?}");
+        let error = error.context("no problem is told")?;
+        assert!(matches!(error, HoldersError::Refused(_)));
+        assert_eq!(
+            error.to_string(),
+            "the kernel refused the iterator over open files (EPERM at load); select by names, types, ids or pinPaths"
+        );
+    }
     Ok(())
 }

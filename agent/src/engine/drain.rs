@@ -285,3 +285,49 @@ pub(super) fn recursion_misses(program: &OwnedFd) -> u64 {
         })
         .unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block as the kernel has it after so many operations in one bucket, each of which moved to another CPU.
+    fn block(operations: u64) -> Block {
+        let wrapped = (operations & u64::from(u32::MAX)).try_into().unwrap();
+        let mut block = Block {
+            entries: operations,
+            moved: wrapped,
+            ..Block::EMPTY
+        };
+        block.kernel_window[3] = wrapped;
+        block.until_user[63] = wrapped;
+        block
+    }
+
+    #[test]
+    fn counts_of_the_kernel_that_wrap_between_two_readings_are_right() {
+        // A bucket at a million operations a second, looked at once an hour: 3.6 billion each, of 4.3 that fit.
+        const HOUR: u64 = 3_600_000_000;
+        let mut counts = Counts::default();
+        for hour in 0..24 {
+            let (before, now) = (block(hour * HOUR), block((hour + 1) * HOUR));
+            add_block(&mut counts, 2, &now, &before);
+        }
+        let only = |bucket, count| vec![(bucket, count)];
+        let of = |it: &Histogram| it.buckets().collect::<Vec<_>>();
+        assert_eq!(of(&counts.kernel_window), only(2 * 64 + 3, 24 * HOUR));
+        assert_eq!(of(&counts.until_user), only(2 * 64 + 63, 24 * HOUR));
+        assert_eq!((counts.entries, counts.moved), (24 * HOUR, 24 * HOUR));
+    }
+
+    #[test]
+    fn what_one_reading_finds_again_adds_nothing() {
+        let mut counts = Counts::default();
+        let full = block(u64::from(u32::MAX));
+        add_block(&mut counts, 0, &full, &full);
+        assert!(counts.is_empty());
+        // One more operation, and the counts begin at zero.
+        add_block(&mut counts, 0, &block(1 << 32), &full);
+        assert_eq!(counts.until_user.count(), 1);
+        assert_eq!((counts.entries, counts.moved), (1, 1));
+    }
+}

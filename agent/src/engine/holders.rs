@@ -13,6 +13,7 @@ use maplatency_core::validate::Holder;
 use super::callers::path_of;
 use super::load::program;
 use super::{Engine, tier};
+use crate::error::chain;
 
 /// What the program iterates over.
 const OPEN_FILES: &str = "task_file";
@@ -84,7 +85,7 @@ impl Engine {
         let attach = |error: ProgramError| tier::word_of(&error, "attach");
         let link = lister.attach().map_err(attach)?;
         let link = lister.take_link(link).map_err(attach)?;
-        link.into_file().map_err(|it: LinkError| it.to_string())
+        link.into_file().map_err(|it: LinkError| chain(&it))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use maplatency_bpf::layout::{Outlier, OutlierCounts};
+use maplatency_bpf::layout::{MAX_TARGETS, Outlier, OutlierCounts};
 use maplatency_core::callers::{CALLERS_PER_MAP, CallerIdentity, CallerRows, CallerWindow};
 use maplatency_core::histogram::{Histogram, Percentile};
 use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, medians, worst_slices};
@@ -52,6 +52,8 @@ pub(super) struct RunningProbe {
     sampling: BTreeMap<u32, Duration>,
     began: Duration,
     live: BTreeMap<u32, MapIdentity>,
+    /// How many maps match beside those, and cannot be measured.
+    without_room: usize,
     /// Maps that are gone or match no more, and when they were missed.
     gone: BTreeMap<u32, (MapIdentity, Duration)>,
 }
@@ -87,6 +89,7 @@ impl RunningProbe {
             sampling: BTreeMap::new(),
             began: now,
             live: BTreeMap::new(),
+            without_room: 0,
             gone: BTreeMap::new(),
         })
     }
@@ -99,18 +102,29 @@ impl RunningProbe {
         self.instance
     }
 
-    /// Takes note of the maps of the host; gives the ids of those that match.
+    /// The ids of the maps that match.
+    pub(super) fn wanted_maps(
+        &self,
+        maps: &BTreeMap<u32, MapIdentity>,
+        ties: &AllTies,
+    ) -> BTreeSet<u32> {
+        let matches = |(id, map): &(&u32, &MapIdentity)| {
+            let spec = &self.request.spec;
+            spec.matches(map, ties.of(**id))
+        };
+        maps.iter().filter(matches).map(|(id, _)| *id).collect()
+    }
+
+    /// Takes note of those maps of the host that match and for which there is room, and for how many there is none.
     pub(super) fn see_maps(
         &mut self,
         maps: &BTreeMap<u32, MapIdentity>,
-        ties: &AllTies,
+        given: &BTreeSet<u32>,
+        without_room: usize,
         now: Duration,
-    ) -> BTreeSet<u32> {
-        let live: BTreeMap<u32, MapIdentity> = maps
-            .iter()
-            .filter(|(id, map)| self.request.spec.matches(map, ties.of(**id)))
-            .map(|(id, map)| (*id, map.clone()))
-            .collect();
+    ) {
+        let known = |id: &u32| Some((*id, maps.get(id)?.clone()));
+        let live: BTreeMap<u32, MapIdentity> = given.iter().filter_map(known).collect();
         for (id, map) in std::mem::take(&mut self.live) {
             if !live.contains_key(&id) {
                 self.gone.insert(id, (map, now));
@@ -118,10 +132,13 @@ impl RunningProbe {
         }
         self.gone.retain(|id, _| !live.contains_key(id));
         self.live = live;
+        self.without_room = without_room;
+        self.readers.set_maps(given);
+    }
+
+    /// Takes note of what keeps it from seeing pins and holders.
+    pub(super) fn see_ties(&mut self, ties: &AllTies) {
         self.tie_problems = ties.problems(&self.request.spec);
-        let ids: BTreeSet<u32> = self.live.keys().copied().collect();
-        self.readers.set_maps(&ids);
-        ids
     }
 
     /// Takes note of a map that came and went between two looks at the maps of the host.
@@ -267,6 +284,13 @@ impl RunningProbe {
         let mut problems = self.reader_errors.clone();
         problems.extend(self.tie_problems.iter().cloned());
         problems.extend(self.readers.problems());
+        if self.without_room > 0 {
+            problems.push(format!(
+                "{} more maps match than an agent can measure, which is {MAX_TARGETS} for all its probes; they are left \
+                 out; select fewer maps",
+                self.without_room
+            ));
+        }
         if self.gone.len() >= MAX_GONE {
             problems.push(format!(
                 "more than {MAX_GONE} maps have gone within the window; those that come and go within a second are left \

@@ -1,6 +1,7 @@
 //! What a checked spec matches, and what is refused with which advice.
 
 use super::*;
+use crate::vocabulary::MapType;
 
 fn spec(yaml: &str) -> MapLatencyProbeSpec {
     serde_yaml::from_str(yaml).unwrap()

@@ -1,0 +1,8 @@
+//! The real operator and the real agent against a real API server, with a real program that reads a real map.
+
+mod changes;
+mod first_figures;
+mod processes;
+mod refusals;
+mod restarts;
+mod shared;

@@ -3,6 +3,8 @@
 mod text;
 
 use std::fmt;
+use std::hint::black_box;
+use std::time::Instant;
 
 use anyhow::Context as _;
 use maplatency_agent::engine::{Refusal, TierChoice};
@@ -15,9 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::Common;
 use crate::page::Section;
 use crate::reader;
+use crate::stats::median;
 use crate::watch::{self, BothSides};
 use crate::workload::Workload;
 
+/// Bare system calls that are timed.
+const BARE_CALLS: usize = 20_000;
 /// The CPU of the readers.
 const CPU: u32 = 1;
 /// Short bursts, so that well over one read in a thousand is stalled and P99.9 lies among the stalls.
@@ -93,9 +98,8 @@ struct TierFigures {
 struct Unmeasured {
     reader: Reader,
     caller: Vec<f64>,
-    /// A bare system call, and one reading of the clock.
+    /// A bare system call, with caches as such a read leaves them.
     bare_call: Vec<f64>,
-    clock: Vec<f64>,
 }
 
 /// What was measured.
@@ -126,6 +130,14 @@ impl Section for Figures {
 impl Reader {
     const ALL: [Self; 2] = [Self::Short, Self::Long];
 
+    /// How much a read copies, for two CPUs.
+    fn copied(self) -> usize {
+        match self {
+            Self::Short => 16,
+            Self::Long => 64 * 1024,
+        }
+    }
+
     fn arguments(self, per_cent: u32) -> Vec<String> {
         let (entries, size, reads) = match self {
             Self::Short => (1000, 8, 600_000),
@@ -137,6 +149,20 @@ impl Reader {
         );
         rest.split(' ').map(str::to_owned).collect()
     }
+}
+
+/// What the caller's clock says of a system call that does nothing, after so many bytes were copied: nanoseconds.
+fn bare_call(copied: usize) -> f64 {
+    let (from, mut to) = (vec![1_u8; copied], vec![0_u8; copied]);
+    let times: Vec<f64> = (0..BARE_CALLS)
+        .map(|_| {
+            black_box(&mut to).copy_from_slice(black_box(&from));
+            let began = Instant::now();
+            black_box(getppid());
+            began.elapsed().as_secs_f64() * 1e9
+        })
+        .collect();
+    median(&times)
 }
 
 pub(crate) fn measure(common: &Common, args: &Args) -> anyhow::Result<Figures> {
@@ -202,17 +228,15 @@ impl<'a> Comparison<'a> {
             let mut workload = self.workload(reader, Load::Alone)?;
             workload.go()?;
             let truth = workload.truth()?;
-            let bare_call = reader::on_cpu(CPU, || reader::median_cost(getppid))?;
+            let bare_call = reader::on_cpu(CPU, move || bare_call(reader.copied()))?;
             let new = || Unmeasured {
                 reader,
                 caller: vec![],
                 bare_call: vec![],
-                clock: vec![],
             };
             let row = find_or(&mut self.figures.unmeasured, |it| it.reader == reader, new);
             row.caller.push(as_f64(truth.percentiles()[0]));
             row.bare_call.push(bare_call);
-            row.clock.push(as_f64(truth.clock_cost_nanoseconds));
         }
         Ok(())
     }

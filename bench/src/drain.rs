@@ -19,21 +19,24 @@ use crate::page::Section;
 use crate::series::{self, Series};
 use crate::stats::{Line, median, spread};
 
-/// Maps, with about sixteen blocks each on two CPUs. Of the 8,192 blocks of an agent 7,168 are for callers that have a
+/// Maps, with about twenty blocks each on two CPUs. Of the 8,192 blocks of an agent 7,168 are for callers that have a
 /// number, which the last one comes close to.
-const MAPS: [u32; 4] = [4, 32, 128, 440];
+const MAPS: [u32; 4] = [4, 32, 128, 300];
+/// For which of them the whole agent is measured, which takes as long as it takes to fill a window.
+const WHOLE: [u32; 2] = [32, 300];
 const BLOCKS_PER_AGENT: f64 = 8192.0;
 /// For the figures that are computed.
 const MANY_CPUS: f64 = 128.0;
 const RANGES: f64 = 2.0;
-const WARM_UP: Duration = Duration::from_secs(5);
+/// Until the default window is full: what a slice costs depends on how many seconds are in it.
+const WARM_UP: Duration = Duration::from_secs(62);
 const SECOND: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
-A child process does lookups, updates and steps on 4 to 440 maps, on two CPUs.
-First this program loads the hooks itself and times the drain alone; then an
-agent of its own measures the same maps, and the CPU time of its process over
-some seconds tells what a whole slice costs. A minute and a half.";
+A child process does lookups, updates and steps on 4 to 300 maps, on two CPUs.
+First this program loads the hooks itself and times the drain alone. With 32 and
+300 maps an agent of its own then measures the same; once its window of 60 s is
+full, the CPU time of its process tells what a whole slice costs. Three minutes.";
 
 /// How to measure what reading the counts costs.
 #[derive(Debug, clap::Args)]
@@ -43,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// For how long the CPU time of the agent is measured for each number of maps.
-    #[arg(long = "for", value_name = "TIME", default_value = "12s", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     time: Duration,
 }
 
@@ -56,8 +59,15 @@ struct Point {
     blocks: u32,
     /// CPU time of one drain, in milliseconds, of each round.
     drain: Vec<f64>,
-    /// CPU time of the agent's process per second, in milliseconds.
-    agent: f64,
+    /// The whole agent with the same, where that was measured.
+    agent: Option<Whole>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Whole {
+    /// CPU time of the process per second, in milliseconds.
+    cpu: f64,
     rss_bytes: u64,
 }
 
@@ -77,13 +87,15 @@ pub(crate) fn measure(common: &Common, args: &Args) -> anyhow::Result<Figures> {
             "drain: {blocks} blocks on {maps} maps, {} ms each time",
             spread(&drain, 3)
         );
-        let (agent, rss_bytes) = whole(common, &mut series, args.time)?;
+        let agent = WHOLE.contains(&maps).then(|| {
+            eprintln!("drain: {maps} maps, the agent with a full window");
+            whole(common, &mut series, args.time)
+        });
         points.push(Point {
             maps,
             blocks,
             drain,
-            agent,
-            rss_bytes,
+            agent: agent.transpose()?,
         });
     }
     Ok(Figures { points })
@@ -132,8 +144,8 @@ fn thread_time() -> anyhow::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-/// An agent that measures the same: CPU time per second in milliseconds, and its resident memory.
-fn whole(common: &Common, series: &mut Series, time: Duration) -> anyhow::Result<(f64, u64)> {
+/// An agent that measures the same, with its window full.
+fn whole(common: &Common, series: &mut Series, time: Duration) -> anyhow::Result<Whole> {
     let spec = format!(
         "maps: [{{names: [{}]}}], {}",
         series::NAME,
@@ -150,10 +162,12 @@ fn whole(common: &Common, series: &mut Series, time: Duration) -> anyhow::Result
         Ok((agent::cpu_seconds(pid)? - cpu) / began.elapsed().as_secs_f64())
     };
     keep_busy(WARM_UP)?;
-    let cpu = keep_busy(time)?;
-    let rss_bytes = agent::rss_bytes(pid)?;
+    let whole = Whole {
+        cpu: keep_busy(time)? * 1e3,
+        rss_bytes: agent::rss_bytes(pid)?,
+    };
     running.stop()?;
-    Ok((cpu * 1e3, rss_bytes))
+    Ok(whole)
 }
 
 impl Section for Figures {
@@ -165,8 +179,8 @@ impl Section for Figures {
 
 Once a second the agent reads all blocks in use. A child process does lookups that hit and that miss, updates and steps to
 the next key on the maps, on two CPUs, so that every block has changed. *A drain* is the CPU time of that reading alone,
-the median of the rounds; *the agent* is that of its whole process with the same maps: it also lists maps, moves windows on
-and looks for spikes.
+the median of the rounds; *the agent* is that of its whole process with the same maps, once its window of 60 s is full: it
+also lists maps, moves windows on, and looks for worst seconds and spikes.
 
 | Maps | Blocks in use | a drain, ms | the agent, ms per second | RSS, MiB |
 |---|---|---|---|---|
@@ -177,20 +191,23 @@ and looks for spikes.
             blocks,
             drain,
             agent,
-            rss_bytes,
         } in &self.points
         {
-            let (drain, mib) = (spread(drain, 2), rss_bytes / 1024 / 1024);
-            writeln!(text, "| {maps} | {blocks} | {drain} | {agent:.1} | {mib} |")?;
+            let (cpu, rss) = agent.map_or_else(
+                || ("-".to_owned(), "-".to_owned()),
+                |it| (format!("{:.1}", it.cpu), (it.rss_bytes >> 20).to_string()),
+            );
+            let drain = spread(drain, 2);
+            writeln!(text, "| {maps} | {blocks} | {drain} | {cpu} | {rss} |")?;
         }
-        let points = |figure: fn(&Point) -> f64| -> Vec<(f64, f64)> {
+        let points = |figure: fn(&Point) -> Option<f64>| -> Vec<(f64, f64)> {
             let points = self.points.iter();
             points
-                .map(|it| (f64::from(it.blocks), figure(it)))
+                .filter_map(|it| Some((f64::from(it.blocks), figure(it)?)))
                 .collect()
         };
-        let drain = Line::through(&points(|it| median(&it.drain)));
-        let agent = Line::through(&points(|it| it.agent));
+        let drain = Line::through(&points(|it| Some(median(&it.drain))));
+        let agent = Line::through(&points(|it| Some(it.agent?.cpu)));
         match drain.zip(agent) {
             Some((drain, agent)) => computed(text, drain, agent),
             None => Ok(()),
@@ -204,19 +221,16 @@ fn computed(text: &mut String, drain: Line, agent: Line) -> fmt::Result {
     write!(
         text,
         "
-A straight line through these points: a drain takes {:.2} ms and {:.2} µs per block, the agent {:.1} ms a second and
-{:.2} µs per block.
+By the straight line with the least squares, a drain takes {:.2} µs per block, and the agent {:.2} µs a second per block.
 
-**Computed from that line, and not measured, for {MANY_CPUS:.0} possible CPUs.** CPUs only multiply blocks (one for each map ×
-probe × operation × outcome × caller × CPU × range of latencies that occurred), and there are {BLOCKS_PER_AGENT:.0} of them
+**Computed from these lines, and not measured, for {MANY_CPUS:.0} possible CPUs.** CPUs only multiply blocks (one for each map
+× probe × operation × outcome × caller × CPU × range of latencies that occurred), and there are {BLOCKS_PER_AGENT:.0} of them
 whatever the number of CPUs. The loss counters, which are read per CPU, are not in it.
 
 | On {MANY_CPUS:.0} CPUs | Blocks | a drain, ms | the agent, ms per second |
 |---|---|---|---|
 ",
-        drain.at_zero,
         drain.per_unit * 1e3,
-        agent.at_zero,
         agent.per_unit * 1e3,
     )?;
     for (what, blocks) in [
@@ -224,7 +238,8 @@ whatever the number of CPUs. The loss counters, which are read per CPU, are not 
         ("eight such series", 8.0 * series),
         ("all blocks in use, as 32 such series do", BLOCKS_PER_AGENT),
     ] {
-        let (drain, agent) = (drain.at(blocks), agent.at(blocks));
+        // Few blocks may lie where the line is below zero.
+        let (drain, agent) = (drain.at(blocks).max(0.0), agent.at(blocks).max(0.0));
         writeln!(text, "| {what} | {blocks:.0} | {drain:.1} | {agent:.1} |")?;
     }
     Ok(())
@@ -241,8 +256,10 @@ mod tests {
             maps: blocks / 16,
             blocks,
             drain: vec![drain],
-            agent,
-            rss_bytes: 12 << 20,
+            agent: Some(Whole {
+                cpu: agent,
+                rss_bytes: 12 << 20,
+            }),
         }
     }
 
@@ -258,7 +275,10 @@ mod tests {
             text.contains("| all blocks in use, as 32 such series do | 8192 | 8.3 | 83.9 |"),
             "{text}"
         );
-        assert!(text.contains("0.10 ms and 1.00 µs per block"), "{text}");
+        assert!(
+            text.contains("a drain takes 1.00 µs per block, and the agent 10.00 µs"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn run_on(map: &Map, cpu: u32) -> anyhow::Result<Cost> {
 }
 
 /// Nanoseconds per call, as the median of many short loops.
-pub(crate) fn median_cost<R>(mut call: impl FnMut() -> R) -> f64 {
+fn median_cost<R>(mut call: impl FnMut() -> R) -> f64 {
     let mut calls = 1_u32;
     while time(calls, &mut call) < CHUNK && calls < 1 << 20 {
         calls *= 2;

@@ -27,7 +27,6 @@ struct Ready {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Truth {
     pub(crate) reads: u64,
-    pub(crate) clock_cost_nanoseconds: u64,
     p50_nanoseconds: u64,
     p90_nanoseconds: u64,
     p99_nanoseconds: u64,

@@ -108,7 +108,7 @@ fn worst_of_merged(window: &SlidingWindow) -> BTreeMap<Place, WorstSlice> {
     for slice in window.slices() {
         for (place, counts) in by_place(&slice.rows) {
             let times = &counts.until_user;
-            let length = (slice.to - slice.from).max(SECOND);
+            let length = slice.to.saturating_sub(slice.from).max(SECOND);
             let candidate = WorstSlice {
                 start_unix_microseconds: i64::try_from(slice.from.as_micros()).unwrap(),
                 count: times.count(),

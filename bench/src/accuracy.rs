@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use maplatency_agent::engine::{Refusal, TierChoice};
 use maplatency_agent::monitor::{Monitor, MonitorError};
 use maplatency_bpf::Tier;
-use maplatency_core::histogram::{Histogram, Percentile};
+use maplatency_core::histogram::{Histogram, Percentile, midpoint};
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,8 @@ struct Row {
     /// The probes' until user, without the constant.
     until_user: [Vec<f64>; 4],
     kernel_window: [Vec<f64>; 4],
+    /// How many in a hundred of the probes' figures, with the constant, are up to the caller's.
+    rank: [Vec<f64>; 4],
 }
 
 /// One tier over all rounds.
@@ -257,7 +259,7 @@ impl<'a> Comparison<'a> {
         for load in [Load::Alone, Load::Hogs] {
             for reader in Reader::ALL {
                 let sides = self.compare(&monitor, reader, load)?;
-                self.row(tier, reader, load).add(&sides)?;
+                self.row(tier, reader, load).add(&sides, constant)?;
             }
         }
         Ok(monitor.stop()?)
@@ -290,18 +292,21 @@ impl<'a> Comparison<'a> {
             caller: Default::default(),
             until_user: Default::default(),
             kernel_window: Default::default(),
+            rank: Default::default(),
         };
         find_or(&mut self.figures.rows, is_it, new)
     }
 }
 
 impl Row {
-    fn add(&mut self, sides: &BothSides) -> anyhow::Result<()> {
+    fn add(&mut self, sides: &BothSides, constant: f64) -> anyhow::Result<()> {
         let truth = sides.truth.percentiles();
         for (index, (_, which)) in PERCENTILES.into_iter().enumerate() {
             self.caller[index].push(as_f64(truth[index]));
             self.until_user[index].push(percentile(&sides.seen.until_user, which)?);
             self.kernel_window[index].push(percentile(&sides.seen.kernel_window, which)?);
+            let up_to = as_f64(truth[index]) - constant;
+            self.rank[index].push(rank_of(&sides.seen.until_user, up_to));
         }
         Ok(())
     }
@@ -316,6 +321,18 @@ fn find_or<T>(list: &mut Vec<T>, is_it: impl Fn(&T) -> bool, new: impl FnOnce() 
     &mut list[at]
 }
 
+/// How many of a hundred are at most so long.
+fn rank_of(histogram: &Histogram, up_to: f64) -> f64 {
+    let (mut below, mut all) = (0, 0);
+    for (bucket, count) in histogram.buckets() {
+        all += count;
+        if as_f64(midpoint(bucket)) <= up_to {
+            below += count;
+        }
+    }
+    100.0 * as_f64(below) / as_f64(all)
+}
+
 fn percentile(histogram: &Histogram, which: Percentile) -> anyhow::Result<f64> {
     let value = histogram.percentile(which);
     Ok(as_f64(value.context("the probes saw no read")?))
@@ -324,4 +341,17 @@ fn percentile(histogram: &Histogram, which: Percentile) -> anyhow::Result<f64> {
 #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
 fn as_f64(number: u64) -> f64 {
     number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_is_the_share_of_all_that_are_up_to_a_value() {
+        let histogram: Histogram = [10, 20, 30, 40].into_iter().collect();
+
+        assert!((rank_of(&histogram, 30.5) - 75.0).abs() < 1e-9);
+        assert!(rank_of(&histogram, 5.0).abs() < 1e-9);
+    }
 }

@@ -18,7 +18,8 @@ beginning of each round.
 
 A difference is that of the probes' percentile and the constant to the caller's percentile, as a share of the latter: the
 median of {} rounds, and in brackets the smallest and the largest. The aim is 1 %. The buckets of the histogram alone make
-up to 0.79 %.
+up to 0.79 %. The rank is that of the caller's percentile among the probes' figures: where values rise steeply from rank to
+rank, as beside hogs from P99 on, a large difference may be a small one of ranks.
 ",
             self.rounds
         )?;
@@ -28,8 +29,8 @@ up to 0.79 %.
         }
         text.push_str(
             "
-| Tier | Reader | | | caller, µs | difference, % | difference, ns |
-|---|---|---|---|---|---|---|
+| Tier | Reader | | | caller, µs | difference, % | difference, ns | rank |
+|---|---|---|---|---|---|---|---|
 ",
         );
         for row in &self.rows {
@@ -61,7 +62,7 @@ up to 0.79 %.
                 .collect();
             writeln!(
                 text,
-                "| {} | {} | {} | {name}{} | {:.2} | {} | {} |",
+                "| {} | {} | {} | {name}{} | {:.2} | {} | {} | {:.2} |",
                 row.tier,
                 row.reader.as_str(),
                 row.load.as_str(),
@@ -69,6 +70,7 @@ up to 0.79 %.
                 median(caller) / 1e3,
                 signed_spread(&shares, 2),
                 signed_spread(&by, 0),
+                median(&row.rank[index]),
             )?;
         }
         Ok(())
@@ -104,7 +106,7 @@ come out too short by that, and by the same of the hooks' way out, which is afte
     fn kernel_window(&self, text: &mut String) -> fmt::Result {
         text.push_str(
             "
-## Kernel window, between two bounds
+## Kernel window, against reads that nothing measures
 
 No caller can time the inside of a system call. What it can time is the same read while nothing is measured. Of that, the
 kernel window should hold all but the bare way into and out of the kernel and the reading of the clock. So its median has to
@@ -201,6 +203,7 @@ mod tests {
                 caller: all(10_000.0),
                 until_user: all(9_600.0),
                 kernel_window: all(9_000.0),
+                rank: all(99.0),
             }],
             unmeasured: vec![Unmeasured {
                 reader: Reader::Long,
@@ -218,7 +221,7 @@ mod tests {
         let mut text = String::new();
         figures().write(&mut text).unwrap();
 
-        let row = "| P50 | 10.00 | +0.00 (-1.00 to +1.00) | +0 (-100 to +100) |";
+        let row = "| P50 | 10.00 | +0.00 (-1.00 to +1.00) | +0 (-100 to +100) | 99.00 |";
         assert!(text.contains(row), "{text}");
     }
 

@@ -11,7 +11,7 @@ PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -
 
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
-.PHONY: help setup demo check test vm-test vm-count bench crds fmt clean
+.PHONY: help setup demo check test vm-test vm-count bench accuracy crds fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -47,10 +47,24 @@ vm-count: ## Count the instructions that measuring adds, in a virtual machine; w
 	cargo build --workspace --locked --all-targets
 	@$(VM) count
 
-bench: ## Measure what measuring costs, beside bpftrace and perf; writes docs/performance.md (idle machine)
+BENCH = $${CARGO_TARGET_DIR:-target}/release
+BENCH_BUILD = cargo build --release --locked -p maplatency-agent -p maplatency-workload -p maplatency-bench
+BENCH_RUN = $(BENCH)/maplatency-bench --agent $(BENCH)/maplatency-agent --workload $(BENCH)/maplatency-workload
+
+# One part again, such as MODES=load make bench, leaves the figures of the others as they are.
+MODES ?= cost load drain
+bench: ## Measure what measuring costs, beside bpftrace and perf; writes docs/performance.md (idle machine, 11 min)
 	@scripts/setup.sh bench
-	cargo build --release --locked -p maplatency-agent -p maplatency-bench
-	@$${CARGO_TARGET_DIR:-target}/release/maplatency-bench --agent $${CARGO_TARGET_DIR:-target}/release/maplatency-agent
+	$(BENCH_BUILD)
+	@for mode in $(MODES); do $(BENCH_RUN) $$mode; done
+
+# Quiet minutes are told in full; QUIET=1m make accuracy is a try.
+QUIET ?= 10m
+accuracy: ## Compare the figures with callers' own clocks; writes docs/accuracy.md (idle machine, 15 min)
+	@scripts/setup.sh bench
+	$(BENCH_BUILD)
+	@$(BENCH_RUN) accuracy
+	@$(BENCH_RUN) quiet --for $(QUIET)
 
 crds: ## Write crds/ from the Rust types
 	@scripts/setup.sh check

@@ -11,7 +11,8 @@ use maplatency_bpf::sys::{Map, MapSpec, MapType, UpdateFlags};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, getppid};
 
-const ENTRIES: u32 = 64;
+/// Entries of the map that is read.
+pub(crate) const ENTRIES: u32 = 64;
 /// Loops of about this length are timed, and the median of them counts: an interrupt spoils few.
 const CHUNK: Duration = Duration::from_millis(2);
 const CHUNKS: usize = 101;
@@ -46,20 +47,8 @@ struct Worker {
 impl Reader {
     /// Makes the map and the threads.
     pub(crate) fn new(value_size: u32, cpus: u32) -> anyhow::Result<Self> {
-        let map = Map::create(&MapSpec {
-            name: "bench",
-            map_type: MapType::HASH,
-            key_size: 8,
-            value_size,
-            max_entries: ENTRIES,
-            flags: 0,
-        })?;
-        let value = vec![1; map.value_size()];
-        for key in 0..u64::from(ENTRIES) {
-            map.update(&key.to_ne_bytes(), &value, UpdateFlags::Any)?;
-        }
+        let map = Arc::new(hash("bench", value_size)?);
         let map_id = map.id()?;
-        let map = Arc::new(map);
         let threads = (0..cpus)
             .map(|cpu| Worker::start(Arc::clone(&map), cpu))
             .collect();
@@ -89,6 +78,40 @@ impl Reader {
     }
 }
 
+/// A hash whose entries are all there.
+pub(crate) fn hash(name: &str, value_size: u32) -> anyhow::Result<Map> {
+    let map = Map::create(&MapSpec {
+        name,
+        map_type: MapType::HASH,
+        key_size: 8,
+        value_size,
+        max_entries: ENTRIES,
+        flags: 0,
+    })?;
+    let value = vec![1; map.value_size()];
+    for key in 0..u64::from(ENTRIES) {
+        map.update(&key.to_ne_bytes(), &value, UpdateFlags::Any)?;
+    }
+    Ok(map)
+}
+
+/// Keeps the calling thread on one CPU.
+pub(crate) fn pin_to(cpu: u32) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu as usize)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+        .with_context(|| format!("could not pin a thread to CPU {cpu}"))
+}
+
+/// Runs something on a thread that is pinned to a CPU.
+pub(crate) fn on_cpu<R: Send + 'static>(
+    cpu: u32,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> anyhow::Result<R> {
+    let thread = thread::spawn(move || pin_to(cpu).map(|()| work()));
+    thread.join().ok().context("a thread panicked")?
+}
+
 impl Worker {
     fn start(map: Arc<Map>, cpu: u32) -> Self {
         let (go, wanted) = channel::<()>();
@@ -106,10 +129,7 @@ impl Worker {
 }
 
 fn run_on(map: &Map, cpu: u32) -> anyhow::Result<Cost> {
-    let mut set = CpuSet::new();
-    set.set(cpu as usize)?;
-    sched_setaffinity(Pid::from_raw(0), &set)
-        .with_context(|| format!("could not pin a thread to CPU {cpu}"))?;
+    pin_to(cpu)?;
     let mut value = vec![0; map.value_size()];
     let (mut key, mut reads) = (0_u64, 0);
     let read = median_cost(|| {

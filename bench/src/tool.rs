@@ -1,22 +1,23 @@
 //! What watches the reads: an agent of one tier, or another tool.
 
-use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::ensure;
 use maplatency_agent::engine::{Engine, Refusal, TierChoice};
 use maplatency_bpf::Tier;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The agent tells the kernel side which maps it measures right after it has said that it began.
+use crate::agent;
+use crate::process::{Running, Said, Says};
+
+/// perf does not tell when it is ready.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// What the bpftrace script is called.
+pub(crate) const BPFTRACE: &str = "bpftrace script";
+/// One operation in so many, where sampling is measured.
+const SAMPLING: [u32; 2] = [16, 1024];
 /// The same figures as the agent's, as far as bpftrace can: both ends of each call on maps, by command, in a histogram.
 const SCRIPT: &str = "\
 BEGIN { printf(\"ready\\n\"); }
@@ -29,7 +30,12 @@ tracepoint:syscalls:sys_exit_bpf /@start[tid]/ {
 /// A tool that is installed and works here.
 #[derive(Debug)]
 pub(crate) enum Tool {
-    Maplatency { agent: PathBuf, tier: Tier },
+    Maplatency {
+        agent: PathBuf,
+        tier: Tier,
+        /// One operation in so many counts; 1: all.
+        one_in: u32,
+    },
     Bpftrace,
     PerfTrace,
 }
@@ -42,6 +48,7 @@ pub(crate) fn available(agent: &Path) -> anyhow::Result<(Vec<Tool>, Vec<String>)
             Ok(_) => tools.push(Tool::Maplatency {
                 agent: agent.to_owned(),
                 tier,
+                one_in: 1,
             }),
             Err(error) => absent.push(format!("tier {}", Refusal::new(tier, &error))),
         }
@@ -61,36 +68,45 @@ pub(crate) fn available(agent: &Path) -> anyhow::Result<(Vec<Tool>, Vec<String>)
 impl Tool {
     pub(crate) fn name(&self) -> String {
         match self {
-            Self::Maplatency { tier, .. } => format!("maplatency, tier {tier}"),
-            Self::Bpftrace => "bpftrace script".to_owned(),
+            Self::Maplatency {
+                tier, one_in: 1, ..
+            } => format!("maplatency, tier {tier}"),
+            Self::Maplatency { tier, one_in, .. } => {
+                format!("maplatency, tier {tier}, 1 in {one_in}")
+            }
+            Self::Bpftrace => BPFTRACE.to_owned(),
             Self::PerfTrace => "perf trace -s -e bpf".to_owned(),
         }
+    }
+
+    /// The agents of the same tiers that sample.
+    pub(crate) fn sampled(&self) -> Vec<Self> {
+        let Self::Maplatency { agent, tier, .. } = self else {
+            return vec![];
+        };
+        SAMPLING
+            .map(|one_in| Self::Maplatency {
+                agent: agent.clone(),
+                tier: *tier,
+                one_in,
+            })
+            .into()
     }
 
     /// Starts it on this process and waits until it measures.
     pub(crate) fn start(&self, map_id: u32) -> anyhow::Result<Running> {
         match self {
-            Self::Maplatency { agent, tier } => {
-                let mut command = Command::new(agent);
-                command
-                    .args([
-                        "run",
-                        "-f",
-                        "-",
-                        "--output",
-                        "json",
-                        "--tier",
-                        tier.as_str(),
-                    ])
-                    .env("RUST_LOG", "info");
-                let mut spec = String::new();
-                write!(
-                    spec,
-                    "{{apiVersion: maplatency.dev/v1alpha1, kind: MapLatencyProbe, metadata: {{name: bench}}, spec: {{maps: [{{ids: [{map_id}]}}]}}}}"
-                )?;
-                let running = Running::start(command, Some(&spec), "Began measuring", Says::Log)?;
-                thread::sleep(SETTLE);
-                Ok(running)
+            Self::Maplatency {
+                agent,
+                tier,
+                one_in,
+            } => {
+                let aggregation = match one_in {
+                    1 => String::new(),
+                    _ => format!(", aggregation: {{strategy: Sampled, oneIn: {one_in}}}"),
+                };
+                let spec = format!("maps: [{{ids: [{map_id}]}}]{aggregation}");
+                agent::start(agent, Some(*tier), &spec)
             }
             Self::Bpftrace => {
                 let mut command = Command::new("bpftrace");
@@ -128,10 +144,8 @@ impl Tool {
                 .filter_map(|it| it.parse::<u64>().ok())
                 .sum(),
             Self::Maplatency { .. } => {
-                let resource: serde_json::Value =
-                    serde_json::from_str(&said.output).context("the agent's resource")?;
-                let lookup = &resource["status"]["operations"][0];
-                lookup["count"].as_u64().unwrap_or(0)
+                let status = agent::status(said)?;
+                status["operations"][0]["count"].as_u64().unwrap_or(0)
             }
         };
         // perf loses events under load, and says how many; half of them are enough to cost what they cost.
@@ -143,119 +157,5 @@ impl Tool {
             said.log
         );
         Ok(())
-    }
-}
-
-/// Where a tool says that it is ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Says {
-    Output,
-    Log,
-    Nothing,
-}
-
-/// A tool at work.
-#[derive(Debug)]
-pub(crate) struct Running {
-    child: Child,
-    /// What it said after it was ready, on each of two streams.
-    rest: Receiver<(Stream, String)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stream {
-    Output,
-    Log,
-}
-
-/// What a tool said from when it was ready.
-#[derive(Debug, Default)]
-pub(crate) struct Said {
-    output: String,
-    log: String,
-}
-
-impl Running {
-    fn start(
-        mut command: Command,
-        input: Option<&str>,
-        ready: &'static str,
-        says: Says,
-    ) -> anyhow::Result<Self> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("could not start {name}"))?;
-        if let (Some(mut stdin), Some(text)) = (child.stdin.take(), input) {
-            std::io::Write::write_all(&mut stdin, text.as_bytes())?;
-        }
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (stdout, stderr) = stdout.zip(stderr).context("a pipe is missing")?;
-        let (tell_rest, rest) = channel();
-        let mut running = Self { child, rest };
-        let (told, heard) = channel();
-        let listen = |which: Stream, stream: Box<dyn std::io::Read + Send>, waits: bool| {
-            let told = told.clone();
-            let tell_rest = tell_rest.clone();
-            thread::spawn(move || {
-                let mut stream = BufReader::new(stream);
-                let mut line = String::new();
-                while waits && stream.read_line(&mut line).is_ok_and(|it| it > 0) {
-                    if line.contains(ready) {
-                        // Fails when nobody waits any more.
-                        let _ = told.send(());
-                        break;
-                    }
-                    line.clear();
-                }
-                // Whatever it says later is not to block it.
-                let mut rest = Vec::new();
-                let _ = stream.read_to_end(&mut rest);
-                // Fails when it was dropped and not stopped.
-                let _ = tell_rest.send((which, String::from_utf8_lossy(&rest).into_owned()));
-            });
-        };
-        listen(Stream::Output, Box::new(stdout), says == Says::Output);
-        listen(Stream::Log, Box::new(stderr), says == Says::Log);
-        if says == Says::Nothing {
-            return Ok(running);
-        }
-        match heard.recv_timeout(PATIENCE) {
-            Ok(()) => Ok(running),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                let ended = running.child.try_wait()?;
-                bail!("{name} was not ready in time (ended: {ended:?})")
-            }
-        }
-    }
-
-    /// Ends it; it has to have been at work until then. Gives what it said.
-    pub(crate) fn stop(mut self) -> anyhow::Result<Said> {
-        if let Some(status) = self.child.try_wait()? {
-            bail!("it had ended already: {status}");
-        }
-        let id = i32::try_from(self.child.id()).context("a process id is no i32")?;
-        kill(Pid::from_raw(id), Signal::SIGINT)?;
-        self.child.wait()?;
-        // Both streams end with it.
-        let mut said = Said::default();
-        for _ in 0..2 {
-            match self.rest.recv()? {
-                (Stream::Output, text) => said.output = text,
-                (Stream::Log, text) => said.log = text,
-            }
-        }
-        Ok(said)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail when it has ended, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -180,7 +180,9 @@ impl Histogram {
     ///
     /// `None` when `earlier` holds a value that `self` lacks: then they are not states of one histogram.
     pub fn since(&self, earlier: &Self) -> Option<Self> {
-        let buckets = combine(&self.buckets, &earlier.buckets, u64::checked_sub)?;
+        let mut buckets = combine(&self.buckets, &earlier.buckets, u64::checked_sub)?;
+        // Mostly far fewer than in either state, and a window keeps them for each of its seconds.
+        buckets.shrink_to_fit();
         Some(Self { buckets })
     }
 

@@ -51,6 +51,18 @@ pub struct Place {
     pub cpu: u32,
 }
 
+impl Place {
+    /// Those of its operations that ended so.
+    const fn with(self, outcome: Outcome) -> SeriesKey {
+        SeriesKey {
+            map_id: self.map_id,
+            operation: self.operation,
+            cpu: self.cpu,
+            outcome,
+        }
+    }
+}
+
 /// The histograms of one row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -302,42 +314,92 @@ impl WorstSlice {
 }
 
 /// Finds each place's worst slice. `unix_microseconds` turns the window's clock into wall time.
+///
+/// Rows times slices are looked at anew every second, as what is slow follows the median of the window. So each costs a
+/// comparison, and only the worst slice of each place is summed up.
 pub fn worst_slices(
     window: &SlidingWindow,
     unix_microseconds: impl Fn(Duration) -> i64,
 ) -> BTreeMap<Place, WorstSlice> {
-    let medians = medians(window.within());
-    let mut worst: BTreeMap<Place, WorstSlice> = BTreeMap::new();
+    let medians: Vec<(Place, u64)> = medians(window.within()).into_iter().collect();
+    // For each of these places the worst slice so far, and how bad it is.
+    let mut worst: Vec<Option<((u64, u64), &Slice)>> = vec![None; medians.len()];
     for slice in window.slices() {
-        // The last slice of a run may be short, and its share is told as that of a second.
-        let length = slice.to.saturating_sub(slice.from).max(SECOND);
-        for (key, counts) in by_place(&slice.rows) {
-            let (Some(median), Some(p99), Some(max)) = (
-                medians.get(&key),
-                counts.until_user.percentile(Percentile::P99),
-                counts.until_user.max(),
-            ) else {
-                continue;
-            };
-            let candidate = WorstSlice {
-                start_unix_microseconds: unix_microseconds(slice.from),
-                count: counts.until_user.count(),
-                p99_nanoseconds: p99,
-                max_nanoseconds: max,
-                time_lost_parts_per_million: parts_per_million(
-                    time_lost(&counts.until_user, *median),
-                    length,
-                ),
-            };
-            if worst
-                .get(&key)
-                .is_none_or(|it| it.badness() < candidate.badness())
-            {
-                worst.insert(key, candidate);
+        for (at, lost, max) in losses(&slice.rows, &medians) {
+            let badness = (parts_per_million(lost, slice.judged_length()), max);
+            if worst[at].is_none_or(|it| it.0 < badness) {
+                worst[at] = Some((badness, slice));
             }
         }
     }
+    let worst = medians.iter().zip(worst);
     worst
+        .filter_map(|((place, _), worst)| {
+            let (badness, slice) = worst?;
+            let sum = slice.sum_up(*place, badness, unix_microseconds(slice.from))?;
+            Some((*place, sum))
+        })
+        .collect()
+}
+
+/// What each place lost in a slice and its slowest operation, with its position among the medians.
+fn losses(rows: &Rows, medians: &[(Place, u64)]) -> Vec<(usize, u64, u64)> {
+    let mut losses: Vec<(usize, u64, u64)> = Vec::new();
+    let mut at = 0;
+    // Both are in the order of places, and outcomes of one place follow each other.
+    for (key, counts) in rows {
+        let place = key.place();
+        while medians.get(at).is_some_and(|it| it.0 < place) {
+            at += 1;
+        }
+        let median = medians.get(at).filter(|it| it.0 == place);
+        let Some(((_, median), max)) = median.zip(counts.until_user.max()) else {
+            continue;
+        };
+        // Mostly nothing was slow.
+        let is_slow = max > median.saturating_mul(SLOW_FACTOR);
+        let lost = if is_slow {
+            time_lost(&counts.until_user, *median)
+        } else {
+            0
+        };
+        match losses.last_mut().filter(|it| it.0 == at) {
+            Some((_, all, slowest)) => {
+                *all = all.saturating_add(lost);
+                *slowest = max.max(*slowest);
+            }
+            None => losses.push((at, lost, max)),
+        }
+    }
+    losses
+}
+
+impl Slice {
+    /// The last slice of a run may be short, and its share is told as that of a second.
+    fn judged_length(&self) -> Duration {
+        self.to.saturating_sub(self.from).max(SECOND)
+    }
+
+    fn sum_up(
+        &self,
+        place: Place,
+        (time_lost_parts_per_million, max_nanoseconds): (u64, u64),
+        start_unix_microseconds: i64,
+    ) -> Option<WorstSlice> {
+        let mut times = Histogram::new();
+        for outcome in Outcome::ALL {
+            if let Some(counts) = self.rows.get(&place.with(outcome)) {
+                times.merge(&counts.until_user);
+            }
+        }
+        Some(WorstSlice {
+            start_unix_microseconds,
+            count: times.count(),
+            p99_nanoseconds: times.percentile(Percentile::P99)?,
+            max_nanoseconds,
+            time_lost_parts_per_million,
+        })
+    }
 }
 
 /// What one node measured for one probe in one window.

@@ -101,7 +101,58 @@ fn the_worst_slice_is_the_one_that_lost_most_time() {
     assert!(worst.time_lost_parts_per_million.abs_diff(32_000) < 320);
 }
 
+/// Each place's worst slice, with all outcomes of every slice merged first.
+fn worst_of_merged(window: &SlidingWindow) -> BTreeMap<Place, WorstSlice> {
+    let medians = medians(window.within());
+    let mut worst: BTreeMap<Place, WorstSlice> = BTreeMap::new();
+    for slice in window.slices() {
+        for (place, counts) in by_place(&slice.rows) {
+            let times = &counts.until_user;
+            let length = slice.to.saturating_sub(slice.from).max(SECOND);
+            let candidate = WorstSlice {
+                start_unix_microseconds: i64::try_from(slice.from.as_micros()).unwrap(),
+                count: times.count(),
+                p99_nanoseconds: times.percentile(Percentile::P99).unwrap(),
+                max_nanoseconds: times.max().unwrap(),
+                time_lost_parts_per_million: parts_per_million(
+                    time_lost(times, medians[&place]),
+                    length,
+                ),
+            };
+            let known = worst.get(&place);
+            if known.is_none_or(|it| it.badness() < candidate.badness()) {
+                worst.insert(place, candidate);
+            }
+        }
+    }
+    worst
+}
+
 proptest! {
+    #[test]
+    fn the_worst_slice_is_that_of_all_outcomes_together(
+        slices in prop::collection::vec(
+            prop::collection::vec((0u32..3, 0u8..2, 1u64..100_000), 0..20),
+            1..20,
+        ),
+    ) {
+        let mut window = SlidingWindow::new(seconds(12));
+        window.begin(Duration::ZERO, Rows::new());
+        let mut all = Rows::new();
+        for (n, operations) in slices.iter().enumerate() {
+            for (cpu, outcome, time) in operations {
+                let outcome = [Outcome::Success, Outcome::NotFound][usize::from(*outcome)];
+                let counts = all.entry(SeriesKey { cpu: *cpu, outcome, ..KEY }).or_default();
+                counts.until_user.record(*time);
+            }
+            window.advance(seconds(n as u64 + 1), all.clone()).unwrap();
+        }
+
+        let worst = worst_slices(&window, |at| i64::try_from(at.as_micros()).unwrap());
+
+        prop_assert_eq!(worst, worst_of_merged(&window));
+    }
+
     #[test]
     fn the_window_equals_the_newest_state_minus_its_beginning(
         added in prop::collection::vec(prop::collection::vec(1u64..1_000_000, 0..20), 1..40),

@@ -3,6 +3,7 @@
 #ifndef MAPLATENCY_RECORD_H
 #define MAPLATENCY_RECORD_H
 
+#include "handover.h"
 #include "histogram.h"
 #include "maps.h"
 #include "outlier.h"
@@ -95,9 +96,12 @@ static __always_inline void note_time(struct block *block, __u32 slice, __u64 be
 		span->last_end_ns = end;
 }
 
-/* Counts `weight` operations under a key, whose block this sets. False where there is no room. */
-static __always_inline bool count_under(struct task_state *state, struct block_key *key,
-					const struct config *cfg, __u32 weight)
+/*
+ * Counts `weight` operations under a key, whose block this sets. Gives the block that has all but the kernel window; null
+ * where there is no room.
+ */
+static __always_inline struct block *count_under(struct task_state *state, struct block_key *key,
+						 const struct config *cfg, __u32 weight)
 {
 	__u64 kernel_window = state->exit_ns - state->call_ns;
 	__u64 until_user = state->back_ns - state->enter_ns;
@@ -115,7 +119,7 @@ static __always_inline bool count_under(struct task_state *state, struct block_k
 	}
 	/* Both or none, so that the two latencies always count the same operations. */
 	if (!block || !user_block)
-		return false;
+		return NULL;
 	__sync_fetch_and_add(&block->kernel_window[kernel_bucket % BLOCK_BUCKETS], weight);
 	__sync_fetch_and_add(&user_block->until_user[user_bucket % BLOCK_BUCKETS], weight);
 	note_time(user_block, *(const volatile __u32 *)&cfg->slice, state->enter_ns, state->back_ns);
@@ -123,7 +127,7 @@ static __always_inline bool count_under(struct task_state *state, struct block_k
 		__sync_fetch_and_add(&user_block->entries, (__u64)state->entries * weight);
 	if (state->moved)
 		__sync_fetch_and_add(&user_block->moved, weight);
-	return true;
+	return user_block;
 }
 
 /*
@@ -142,6 +146,7 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 	struct probe *probe = bpf_map_lookup_elem(&probes, &slot);
 	struct config *cfg = configuration();
 	struct block_key key = {};
+	struct block *block;
 	__u32 weight;
 
 	/* A slot may have passed to another probe since the operation began. */
@@ -166,15 +171,23 @@ static __always_inline void record_for(struct task_state *state, __u32 slot)
 		key.instance |= INSTANCE_READER;
 		key.caller = OTHER_CALLERS;
 	}
-	if (count_under(state, &key, cfg, weight))
-		return;
+	block = count_under(state, &key, cfg, weight);
 	/* Among the others there may still be room. */
-	if (key.caller != OTHER_CALLERS) {
+	if (!block && key.caller != OTHER_CALLERS) {
 		key.caller = OTHER_CALLERS;
-		if (count_under(state, &key, cfg, weight))
-			return;
+		block = count_under(state, &key, cfg, weight);
 	}
-	count_loss(LOSS_BLOCKS);
+	if (!block) {
+		count_loss(LOSS_BLOCKS);
+		return;
+	}
+	if (probe->hands_over && state->role == ROLE_NONE) {
+		/* One at most is handed over, for all that it stands for. */
+		__u32 missed = weight - !!hand_over(state, probe->instance);
+
+		if (missed)
+			__sync_fetch_and_add(&block->missed, missed);
+	}
 }
 
 /* For all probes but the first. Global functions are verified once and not on every path to them. */

@@ -535,7 +535,7 @@ async fn nodes_come_and_go_with_their_labels() -> Result<()> {
 }
 
 /// Specs that the API server refuses, and a part of what kubectl then says.
-const REFUSED: [(&str, &str); 30] = [
+const REFUSED: [(&str, &str); 32] = [
     ("{}", "spec.maps: Required value"),
     (
         "{maps: []}",
@@ -628,6 +628,14 @@ const REFUSED: [(&str, &str); 30] = [
     (
         "{maps: [{ids: [1]}], aggregation: {strategy: Sampled, oneIn: 3}}",
         "spec.aggregation.oneIn: Unsupported value: 3: supported values: ",
+    ),
+    (
+        "{maps: [{ids: [1]}], aggregation: {strategy: Direct, lastOperations: 256}}",
+        "lastOperations goes with strategy SlidingWindow only; write strategy: SlidingWindow, or leave lastOperations out",
+    ),
+    (
+        "{maps: [{ids: [1]}], aggregation: {strategy: SlidingWindow, lastOperations: 255}}",
+        "spec.aggregation.lastOperations in body should be greater than or equal to 256",
     ),
     (
         "{maps: [{ids: [1]}], windowSeconds: 601}",

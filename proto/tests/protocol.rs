@@ -7,6 +7,8 @@ use std::time::Duration;
 use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
+use maplatency_core::crd::spec as crd;
+use maplatency_core::exact::{ExactPercentiles, ExactRow, Latencies};
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey, WorstSlice};
 use maplatency_core::outliers::{
     Evidence, Instead, Outlier, OutlierCaller, OutlierCounts, Outliers,
@@ -115,6 +117,7 @@ prop_compose! {
             spikes: vec![],
             outliers: None,
             sampling: 1,
+            exact: vec![],
         }
     }
 }
@@ -337,8 +340,38 @@ fn outliers() -> Outliers {
     }
 }
 
+/// One row with figures, and one of operations that were all missed.
+fn exact() -> Vec<ExactRow> {
+    let percentiles = ExactPercentiles {
+        p50: 1,
+        p90: 2,
+        p99: 3,
+        p999: 3,
+        max: u64::MAX,
+    };
+    let row = ExactRow {
+        map_id: 1,
+        operation: Operation::Lookup,
+        count: 4096,
+        missed: 7,
+        let_go: 8,
+        span: Duration::from_nanos(9),
+        latencies: Some(Latencies {
+            until_user: percentiles,
+            kernel_window: percentiles,
+        }),
+    };
+    let missed = ExactRow {
+        operation: Operation::Update,
+        count: 0,
+        latencies: None,
+        ..row.clone()
+    };
+    vec![row, missed]
+}
+
 #[test]
-fn callers_spikes_and_outliers_arrive_as_they_were_sent() {
+fn callers_spikes_outliers_and_exact_figures_arrive_as_they_were_sent() {
     let sent = wire::AgentMessage {
         kind: Some(Kind::Report(report())),
     };
@@ -348,6 +381,7 @@ fn callers_spikes_and_outliers_arrive_as_they_were_sent() {
     assert_eq!(received.probes[0].callers, [caller(), others()]);
     assert_eq!(received.probes[0].spikes, [spike()]);
     assert_eq!(received.probes[0].outliers, Some(outliers()));
+    assert_eq!(received.probes[0].exact, exact());
 }
 
 fn refused(message: wire::AgentMessage) -> String {
@@ -430,6 +464,7 @@ fn report() -> wire::Report {
             spikes: vec![spike()],
             outliers: Some(outliers()),
             sampling: 1,
+            exact: exact(),
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {
@@ -595,7 +630,7 @@ fn every_malformed_field_of_a_report_is_named() {
 #[test]
 fn every_malformed_field_of_callers_and_spikes_is_named() {
     type Spoil = fn(&mut wire::Report);
-    let cases: [(&str, Spoil); 15] = [
+    let cases: [(&str, Spoil); 20] = [
         ("report.probes[0].callers", |it| {
             it.probes[0].callers = vec![wire::CallerRow::default(); MAX_CALLER_ROWS + 1];
         }),
@@ -637,6 +672,22 @@ fn every_malformed_field_of_callers_and_spikes_is_named() {
         ("report.shed[0].one_in", |it| it.shed[0].one_in = 0),
         ("report.shed[1].step", |it| it.shed.extend_from_within(..)),
         ("report.shed", |it| it.shed = vec![it.shed[0]; 4]),
+        ("report.probes[0].exact", |it| {
+            let exact = &mut it.probes[0].exact;
+            *exact = vec![exact[0]; 65];
+        }),
+        ("report.probes[0].exact[1].count", |it| {
+            it.probes[0].exact[1].count = 1;
+        }),
+        ("report.probes[0].exact[0].count", |it| {
+            it.probes[0].exact[0].count = 0;
+        }),
+        ("report.probes[0].exact[0].kernel_window", |it| {
+            it.probes[0].exact[0].kernel_window = None;
+        }),
+        ("report.probes[0].exact[0].until_user.p90", |it| {
+            it.probes[0].exact[0].until_user.as_mut().unwrap().p90 = 0;
+        }),
         ("report.probes[0].sampling", |it| {
             it.probes[0].sampling = 1025;
         }),
@@ -650,12 +701,33 @@ fn every_malformed_field_of_callers_and_spikes_is_named() {
 }
 
 #[test]
+fn every_strategy_arrives_as_it_was_sent() {
+    for (strategy, one_in, last_operations) in [
+        (crd::Strategy::Histogram, None, None),
+        (crd::Strategy::Sampled, Some(64), None),
+        (crd::Strategy::SlidingWindow, None, Some(256)),
+        (crd::Strategy::Direct, None, None),
+    ] {
+        let mut sent = assignment();
+        sent.probes[0].spec.aggregation = Some(crd::Aggregation {
+            strategy,
+            one_in,
+            last_operations,
+        });
+        assert_eq!(
+            Assignment::try_from(wire::Assign::from(sent.clone())),
+            Ok(sent)
+        );
+    }
+}
+
+#[test]
 fn every_malformed_field_of_an_assignment_is_named() {
     type Spoil = fn(&mut wire::Assign);
     fn spec(assign: &mut wire::Assign) -> &mut wire::Spec {
         assign.probes[0].spec.as_mut().unwrap()
     }
-    let cases: [(&str, Spoil); 23] = [
+    let cases: [(&str, Spoil); 24] = [
         ("assign.revision", |it| it.revision = 0),
         ("assign.report_period_milliseconds", |it| {
             it.report_period_milliseconds = 0;
@@ -719,6 +791,9 @@ fn every_malformed_field_of_an_assignment_is_named() {
         }),
         ("assign.probes[0].spec.aggregation.one_in", |it| {
             spec(it).aggregation.as_mut().unwrap().one_in = Some(1);
+        }),
+        ("assign.probes[0].spec.aggregation.last_operations", |it| {
+            spec(it).aggregation.as_mut().unwrap().last_operations = Some(255);
         }),
         ("assign.probes[0].spec.window_seconds", |it| {
             spec(it).window_seconds = 1;

@@ -42,6 +42,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
         callers: vec![],
         spikes: vec![],
         outliers: None,
+        exact: vec![],
         losses: BTreeMap::new(),
     }
 }

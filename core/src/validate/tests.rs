@@ -104,6 +104,25 @@ fn one_operation_in_so_many_is_counted() {
 }
 
 #[test]
+fn single_operations_are_kept_only_where_that_is_asked_for() {
+    let keeps = |aggregation: &str| {
+        let yaml = format!("{{maps: [{{ids: [1]}}], aggregation: {aggregation}}}");
+        spec(&yaml).check().map(|it| it.aggregation.keeps())
+    };
+    assert_eq!(keeps("{}"), Ok(None));
+    assert_eq!(keeps("{strategy: Sampled}"), Ok(None));
+    assert_eq!(
+        keeps("{strategy: SlidingWindow}"),
+        Ok(Some(Keep::Last(4096)))
+    );
+    let most = "{strategy: SlidingWindow, lastOperations: 65536}";
+    assert_eq!(keeps(most), Ok(Some(Keep::Last(65_536))));
+    assert_eq!(keeps("{strategy: Direct}"), Ok(Some(Keep::All(MAX_KEPT))));
+    let direct = spec("{maps: [{ids: [1]}], aggregation: {strategy: Direct}}");
+    assert_eq!(direct.check().unwrap().aggregation.sampling(), 1);
+}
+
+#[test]
 fn patterns_of_commands_are_cut_as_those_of_maps_are() {
     let checked = spec(
         "{maps: [{names: [conntrack_refresh]}],
@@ -217,6 +236,16 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
         (
             "{maps: [{ids: [1]}], aggregation: {oneIn: 8}}",
             "spec.aggregation.oneIn: goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out",
+        ),
+        (
+            "{maps: [{ids: [1]}], aggregation: {strategy: Direct, oneIn: 8, lastOperations: 256}}",
+            "spec.aggregation.oneIn: goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out; \
+             spec.aggregation.lastOperations: goes with strategy SlidingWindow only; write strategy: SlidingWindow, or \
+             leave lastOperations out",
+        ),
+        (
+            "{maps: [{ids: [1]}], aggregation: {strategy: SlidingWindow, lastOperations: 255}}",
+            "spec.aggregation.lastOperations: is 255; write a number from 256 to 65536",
         ),
         (
             "{maps: [{ids: [1]}], operations: []}",

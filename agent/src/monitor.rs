@@ -7,6 +7,7 @@
 mod collector;
 mod operations;
 mod probe;
+mod singles;
 mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +19,7 @@ use std::time::Duration;
 use maplatency_core::budget::{Budget, Shed, Shedding};
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
-use maplatency_core::exact::{ExactRow, MapOperation};
+use maplatency_core::exact::ExactRow;
 use maplatency_core::measure::{NodeWindow, Place, Rows, WorstSlice};
 use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
@@ -30,11 +31,9 @@ use tracing::{error, info};
 use crate::clock;
 use crate::cost::{Meter, SliceCost};
 use crate::discover::{DiscoverError, Fate, Maps};
-use crate::engine::{
-    Engine, EngineError, HandoverError, Instance, LoadError, RunningTier, TierChoice,
-};
+use crate::engine::{Engine, EngineError, HandoverError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
-use collector::{Collector, Figures};
+use collector::Collector;
 pub use operations::{OperationsFile, OperationsFileError, Written};
 use probe::{Epoch, RunningProbe};
 use ties::AllTies;
@@ -321,6 +320,7 @@ struct Measuring {
     collector: Option<Collector>,
     /// For the first collector.
     file: Option<OperationsFile>,
+    writes: bool,
     began: Duration,
     epoch: Epoch,
 }
@@ -343,6 +343,7 @@ impl Measuring {
             probes: Vec::new(),
             refused: Vec::new(),
             collector: None,
+            writes: file.is_some(),
             file,
             began: clock::monotonic(),
             epoch: Epoch {
@@ -421,57 +422,6 @@ impl Measuring {
         error!(probe = %request.name, error = problem, "Cannot measure");
         self.refused
             .push(ProbeSnapshot::empty(request, vec![problem.to_owned()]));
-    }
-
-    /// Starts taking single operations, or ends it. Gives the problem if it cannot be started.
-    fn set_collector(&mut self, wanted: bool) -> Result<Option<String>, MonitorError> {
-        match (self.collector.take(), wanted) {
-            (None, false) => Ok(None),
-            (None, true) => Ok(self.collect().err()),
-            (Some(collector), true) => {
-                self.collector = Some(collector);
-                Ok(None)
-            }
-            (Some(collector), false) => {
-                self.engine.close_ring()?;
-                collector.finish()?;
-                self.meter.set_extra(None);
-                crate::process::trim_heap();
-                Ok(None)
-            }
-        }
-    }
-
-    fn collect(&mut self) -> Result<(), String> {
-        let ring = self.engine.open_ring().map_err(|it| chain(&it))?;
-        // Nobody but the agent uses it, so it is no map to measure.
-        self.maps.hide(ring.id());
-        let extra = ring.descriptor().map_err(|it| chain(&it))?;
-        self.meter.set_extra(Some(extra));
-        let (began, epoch) = (self.began, self.epoch);
-        let wall = move |ns| epoch.nanoseconds(Duration::from_nanos(ns).saturating_sub(began));
-        let collector = Collector::start(ring, self.file.take(), Arc::new(wall));
-        self.collector = Some(collector.map_err(|it| chain(&it))?);
-        Ok(())
-    }
-
-    /// Ends measuring. Where operations are written, with all that were counted.
-    fn finish(mut self) -> Result<(), MonitorError> {
-        if self.collector.is_none() {
-            return Ok(());
-        }
-        self.engine.stop_handing_over()?;
-        self.engine.close_ring()?;
-        self.slice()?;
-        if let Some(collector) = self.collector.take() {
-            collector.finish()?;
-        }
-        self.publish.send_modify(|it| {
-            if let Some(written) = &mut Arc::make_mut(it).written {
-                written.is_complete = true;
-            }
-        });
-        Ok(())
     }
 
     /// Lists the maps and tells the kernel side which ones each probe measures.
@@ -567,25 +517,6 @@ impl Measuring {
             written,
         }));
         Ok(())
-    }
-
-    /// Takes the single operations of the slice.
-    fn settle(
-        &mut self,
-        now: Duration,
-        shown: &BTreeMap<Instance, BTreeSet<u32>>,
-        missed: &BTreeMap<Instance, BTreeMap<MapOperation, u64>>,
-    ) -> Result<(BTreeMap<Instance, Figures>, Option<Written>), MonitorError> {
-        match self.collector.take_if(|it| it.has_ended()) {
-            None => (),
-            Some(ended) => {
-                ended.finish()?;
-                return Err(MonitorError::Ended);
-            }
-        }
-        let newest = self.engine.newest_map();
-        let settle = |it: &Collector| it.settle(now, shown, newest, missed);
-        Ok(self.collector.as_ref().map(settle).unwrap_or_default())
     }
 
     /// Leaves something out, or takes it back, if what the slice cost is a reason to.

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -234,6 +236,38 @@ async fn what_finds_no_room_in_the_ring_buffer_is_counted_as_missed() -> Result<
     let written = snapshots.borrow().written.context("there was a file")?;
     assert_eq!((written.lines, written.missed), (all - missed, missed));
     assert_eq!(lines(&path)?.len() as u64, written.lines);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_takes_no_more_ends_measuring_with_that_error() -> Result<()> {
+    let _alone = KERNEL.lock().await;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("pipe");
+    let made = Command::new("mkfifo").arg(&path).status()?;
+    ensure!(made.success(), "mkfifo failed");
+    // Reads the first line and goes.
+    let pipe = path.clone();
+    let reader = std::thread::spawn(move || {
+        let mut line = String::new();
+        BufReader::new(fs::File::open(pipe)?).read_line(&mut line)
+    });
+    let file = OperationsFile::create(&path)?;
+    reader.join().expect("it does not panic")?;
+    let monitor = Monitor::start_writing(TierChoice::Auto, Budget::default(), Some(file))?;
+    // More than is written at once.
+    let mut caller = Caller::start(&job(1, 10_000))?;
+    monitor.measure(vec![request(
+        "direct",
+        &spec(caller.map_id(), "strategy: Direct"),
+    )?])?;
+    begun(&monitor, "direct").await?;
+    tokio::task::block_in_place(|| caller.work())?;
+    let has_ended = async || Ok(monitor.slice().is_err().then_some(()));
+    wait::until("measuring to end", Duration::from_secs(10), has_ended).await?;
+    let error = monitor.stop().expect_err("there is nobody to read");
+    let expected = format!("could not write operations to {}", path.display());
+    assert_eq!(error.to_string(), expected);
     Ok(())
 }
 

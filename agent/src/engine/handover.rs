@@ -48,15 +48,14 @@ impl Handover {
         })
         .map_err(HandoverError::Set)?;
         let id = ring.id().map_err(HandoverError::Set)?;
+        let ring = Map::from_map_data(MapData::from_fd(ring.into())?)?;
+        let ring: RingBuf<MapData> = ring.try_into()?;
+        // Last, so that none stays there that nobody empties.
         let descriptor = ring.as_fd().as_raw_fd().to_ne_bytes();
         self.holder
             .update(&FIRST, &descriptor, UpdateFlags::Any)
             .map_err(HandoverError::Set)?;
-        let ring = Map::from_map_data(MapData::from_fd(ring.into())?)?;
-        Ok(OperationRing {
-            ring: ring.try_into()?,
-            id,
-        })
+        Ok(OperationRing { ring, id })
     }
 
     /// Takes it back. Returns once no program uses it any more: what it holds then is all there is.

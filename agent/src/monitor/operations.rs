@@ -74,6 +74,11 @@ impl OperationsFile {
     }
 
     fn failed(&self, source: io::Error) -> OperationsFileError {
+        // Of standard output this says that somebody has seen enough, and is no error.
+        let source = match source.kind() {
+            io::ErrorKind::BrokenPipe => io::Error::other("whoever read it has ended"),
+            _ => source,
+        };
         OperationsFileError {
             path: self.path.clone(),
             source,

@@ -9,10 +9,10 @@ CRD := crds/maplatencyprobes.maplatency.dev.yaml
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
-.PHONY: help setup demo check test vm-test bench crds fmt clean
+.PHONY: help setup demo check test vm-test bench aggregation crds fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Check this machine and install the Debian packages that are missing
 	@scripts/setup.sh check demo test
@@ -44,6 +44,11 @@ bench: ## Measure what measuring costs, beside bpftrace and perf; writes docs/pe
 	@scripts/setup.sh bench
 	cargo build --release --locked -p maplatency-agent -p maplatency-bench
 	@$${CARGO_TARGET_DIR:-target}/release/maplatency-bench --agent $${CARGO_TARGET_DIR:-target}/release/maplatency-agent
+
+aggregation: ## Compare the strategies of aggregation; writes docs/aggregation.md (idle machine, four minutes)
+	@scripts/setup.sh bench
+	cargo build --release --locked -p maplatency-agent -p maplatency-bench
+	@$${CARGO_TARGET_DIR:-target}/release/maplatency-bench aggregation --agent $${CARGO_TARGET_DIR:-target}/release/maplatency-agent
 
 crds: ## Write crds/ from the Rust types
 	@scripts/setup.sh check

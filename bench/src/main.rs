@@ -4,6 +4,7 @@
 //! Machines are noisy and change their speed, so every tool is compared with no tool in the same round, and rounds are
 //! repeated. What is reported are medians of these differences and how far they spread.
 
+mod aggregation;
 mod machine;
 mod reader;
 mod report;
@@ -27,7 +28,11 @@ const VALUE_SIZES: [u32; 3] = [8, 512, 32 * 1024];
 /// installed are left out, and the report says so.
 #[derive(Debug, Parser)]
 #[command(name = "maplatency-bench", version)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    /// Another thing to measure.
+    #[command(subcommand)]
+    mode: Option<Mode>,
     /// The agent to measure.
     #[arg(
         long,
@@ -46,8 +51,18 @@ struct Args {
     markdown: PathBuf,
 }
 
+/// What else can be measured.
+#[derive(Debug, clap::Subcommand)]
+enum Mode {
+    /// What each strategy of aggregation costs, and how far its figures are from exact ones; writes docs/aggregation.md.
+    Aggregation(aggregation::Args),
+}
+
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(Mode::Aggregation(args)) = &args.mode {
+        return aggregation::run(args);
+    }
     ensure!(
         args.agent.exists(),
         "{} is missing; `cargo build --release --locked` makes it",

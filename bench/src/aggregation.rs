@@ -21,8 +21,6 @@ use page::{CostRow, Outcome};
 use reader::{Distribution, Job, Reader};
 use truth::Errors;
 
-/// Reads for the error: as many as `Direct` keeps with room to spare.
-const READS: u64 = 200_000;
 /// How long is read for the cost.
 const COST_MILLISECONDS: u64 = 2_000;
 

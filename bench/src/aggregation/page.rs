@@ -91,7 +91,7 @@ fn section(text: &mut String, outcome: &Outcome) -> fmt::Result {
         ),
         Distribution::Tail => (
             "Heavy tail",
-            "Short lookups as above, while two other threads want the reader's CPU all the time.",
+            "Lookups that copy 128 KiB, one after the other, while two other threads want the reader's CPU all the time.",
         ),
     };
     writeln!(text, "\n## {title}\n\n{words}\n")?;
@@ -229,7 +229,7 @@ what strategies cost against each other holds better than nanoseconds.
 ";
 
 const METHOD: &str = "\
-A program makes 100,000 lookups a second, fewer where it gets less of its CPU, and times each of them itself. All fields of
+A program makes 100,000 lookups a second, with a heavy tail as many as it can, and times each of them itself. All fields of
 the spec but the strategy have their defaults.
 
 **Cost.** Each strategy runs in an agent of its own, for two seconds of reads in every round, right after the same reads
@@ -237,11 +237,11 @@ without an agent. RSS is that of the agent's process at the end of the reads, BP
 CPU is the process's time during the reads. *Added* is by how much the median read took longer by the reader's own clock.
 Given are medians over the rounds, and of missed operations the sum.
 
-**Error.** One agent runs all four strategies beside each other on 200,000 reads of every round, so they see the same
-operations with the same latencies. The truth is all of these operations, as the kernel side handed them over to `Direct`;
-if one was missed, there is no page. So `Direct` has no error by definition, `Histogram` has that of its buckets,
-`Sampled` that of chance and of buckets, `SlidingWindow` that the newest operations are not all. Given is the worst round.
+**Error.** One agent runs all four strategies beside each other on 200,000 reads of every round (50,000 with a heavy
+tail), so they see the same operations with the same latencies. The truth is all of these operations, as the kernel side
+handed them over to `Direct`; if one was missed, there is no page. So `Direct` has no error by definition, `Histogram` has
+that of its buckets, `Sampled` that of chance and of buckets, `SlidingWindow` that the newest operations are not all. Given
+is the worst round.
 
 **Check from outside.** What the reader's own clock said of the same reads. It contains two readings of a clock and the way
-into and out of the kernel, which no hook sees, so it is a little more.
-";
+into and out of the kernel, which no hook sees, so it is a little more.";

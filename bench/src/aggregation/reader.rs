@@ -17,8 +17,6 @@ use serde::{Deserialize, Serialize};
 const ENTRIES: u64 = 64;
 /// The reader, and who disturbs it, run there.
 const CPU: usize = 0;
-/// Between the begins of two reads.
-const PACE: Duration = Duration::from_micros(10);
 /// Reads that are later than this are left out and not made up for.
 const LATE: Duration = Duration::from_millis(1);
 /// Threads that compute all the time on the reader's CPU.
@@ -31,7 +29,7 @@ pub(crate) enum Distribution {
     Narrow,
     /// Four of five lookups miss, and the others copy 32 KiB.
     Modes,
-    /// Short lookups, and now and then the CPU is taken away.
+    /// Lookups that copy 128 KiB one after the other, and now and then the CPU is taken away.
     Tail,
 }
 
@@ -48,8 +46,26 @@ impl Distribution {
 
     const fn value_size(self) -> u32 {
         match self {
-            Self::Narrow | Self::Tail => 8,
+            Self::Narrow => 8,
             Self::Modes => 32 * 1024,
+            // A slice of the scheduler's holds some hundred reads, so that one in a thousand is no rarity.
+            Self::Tail => 128 * 1024,
+        }
+    }
+
+    /// Between the begins of two reads.
+    const fn pace(self) -> Duration {
+        match self {
+            Self::Narrow | Self::Modes => Duration::from_micros(10),
+            Self::Tail => Duration::ZERO,
+        }
+    }
+
+    /// Reads for the error, for about two seconds: far fewer than `Direct` keeps.
+    pub(crate) const fn reads(self) -> u64 {
+        match self {
+            Self::Narrow | Self::Modes => 200_000,
+            Self::Tail => 50_000,
         }
     }
 
@@ -100,6 +116,7 @@ pub(crate) struct Reader {
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     map_id: u32,
+    distribution: Distribution,
 }
 
 impl Reader {
@@ -117,6 +134,7 @@ impl Reader {
             stdin,
             stdout: BufReader::new(stdout),
             map_id: 0,
+            distribution,
         };
         reader.map_id = reader.answer()?;
         Ok(reader)
@@ -124,6 +142,10 @@ impl Reader {
 
     pub(crate) fn map_id(&self) -> u32 {
         self.map_id
+    }
+
+    pub(crate) fn distribution(&self) -> Distribution {
+        self.distribution
     }
 
     /// Reads, and waits for the end.
@@ -210,7 +232,7 @@ fn reads(map: &Map, distribution: Distribution, job: Job) -> anyhow::Result<Read
         if is_over {
             break;
         }
-        next += PACE;
+        next += distribution.pace();
         let mut now = Instant::now();
         if now > next + LATE {
             next = now;

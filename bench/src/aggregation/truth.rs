@@ -11,8 +11,8 @@ use maplatency_core::exact::ExactRow;
 use maplatency_core::histogram::{Histogram, Percentile};
 use maplatency_core::{MapLatencyProbeSpec, Operation};
 
+use super::Strategy;
 use super::reader::{Job, Reader, Reads};
-use super::{READS, Strategy};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -40,14 +40,15 @@ impl Errors {
         let has_maps =
             |it: &Snapshot| it.probes.len() == 4 && it.probes.iter().all(|it| !it.maps.is_empty());
         until(&monitor, "the map", has_maps)?;
-        let reads = reader.read(&Job::Reads { count: READS })?;
+        let count = reader.distribution().reads();
+        let reads = reader.read(&Job::Reads { count })?;
         // The newest read is recorded when its thread leaves the CPU, which it does while it waits for the next job.
         let all = |it: &Snapshot| {
             let direct = it
                 .probes
                 .iter()
                 .find(|it| it.name == Strategy::Direct.as_str());
-            direct.is_some_and(|it| counted(it).count() >= READS)
+            direct.is_some_and(|it| counted(it).count() >= count)
         };
         let snapshot = until(&monitor, "all reads", all)?;
         monitor.stop()?;
@@ -62,9 +63,10 @@ impl Errors {
         };
         let direct = row(probe(Strategy::Direct)?)?;
         ensure!(
-            (direct.count, direct.missed, direct.let_go) == (READS, 0, 0),
-            "of {READS} reads {} are known one by one, {} missed, {} let go: there is no truth to compare with; \
+            (direct.count, direct.missed, direct.let_go) == (reads.count, 0, 0),
+            "of {} reads {} are known one by one, {} missed, {} let go: there is no truth to compare with; \
              the machine is too busy",
+            reads.count,
             direct.count,
             direct.missed,
             direct.let_go

@@ -14,6 +14,7 @@ use maplatency_bpf::layout::{OPERATION_BYTES, OperationRecord};
 use maplatency_core::exact::{ExactRow, ExactWindow, Keep, MapOperation, Sample, Single};
 use maplatency_core::vocabulary::Operation;
 
+use super::MonitorError;
 use super::operations::{OperationsFile, OperationsFileError, Written};
 use crate::engine::{Instance, OperationRing};
 
@@ -152,14 +153,18 @@ impl Collector {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Ends the thread when it has taken all there is. Nothing may come into the ring buffer any more.
-    pub(super) fn finish(mut self) -> Result<(), OperationsFileError> {
+    /// Ends the thread when it has taken all there is, and gives what was written. Nothing may come into the ring buffer any
+    /// more.
+    pub(super) fn finish(mut self) -> Result<Written, MonitorError> {
         self.stop = None;
         match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(outcome)) => outcome,
-            // One that panicked has said so itself.
-            Some(Err(_)) | None => Ok(()),
+            Some(Ok(outcome)) => outcome?,
+            Some(Err(_)) | None => return Err(MonitorError::Ended),
         }
+        Ok(Written {
+            is_complete: true,
+            ..lock(&self.state).written
+        })
     }
 }
 
@@ -191,13 +196,15 @@ fn collect(
             let taken = state.drain();
             (taken, state.lines.as_mut().map(std::mem::take))
         };
+        // While many lines wait, nothing is taken, however much there is.
+        let is_empty = taken == 0 && lines.as_ref().is_none_or(Vec::is_empty);
         if let (Some(file), Some(lines)) = (&mut file, lines) {
             file.write(&lines, &**wall)?;
-            if !goes_on && taken == 0 {
+            if !goes_on && is_empty {
                 file.finish()?;
             }
         }
-        if !goes_on && taken == 0 {
+        if !goes_on && is_empty {
             return Ok(());
         }
     }

@@ -59,14 +59,12 @@ impl Measuring {
         self.engine.stop_handing_over()?;
         self.engine.close_ring()?;
         self.slice()?;
+        // More may have come than a slice takes.
         if let Some(collector) = self.collector.take() {
-            collector.finish()?;
+            let written = collector.finish()?;
+            self.publish
+                .send_modify(|it| Arc::make_mut(it).written = Some(written));
         }
-        self.publish.send_modify(|it| {
-            if let Some(written) = &mut Arc::make_mut(it).written {
-                written.is_complete = true;
-            }
-        });
         Ok(())
     }
 

@@ -11,10 +11,10 @@ PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -
 
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
-.PHONY: help setup demo check test vm-test vm-count bench accuracy crds fmt clean
+.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Check this machine and install the Debian packages that are missing
 	@scripts/setup.sh check demo test
@@ -65,6 +65,11 @@ accuracy: ## Compare the figures with callers' own clocks; writes docs/accuracy.
 	$(BENCH_BUILD)
 	@$(BENCH_RUN) accuracy
 	@$(BENCH_RUN) quiet --for $(QUIET)
+
+aggregation: ## Compare the strategies of aggregation; writes docs/aggregation.md (idle machine, four minutes)
+	@scripts/setup.sh bench
+	$(BENCH_BUILD)
+	@$(BENCH_RUN) aggregation
 
 crds: ## Write crds/ from the Rust types
 	@scripts/setup.sh check

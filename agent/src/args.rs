@@ -55,6 +55,9 @@ Examples:
   Measure for half a minute and keep the figures, in nanoseconds
     maplatency-agent run -f probe.yaml --for 30s --output json > result.json
 
+  Every single operation for ten seconds, with spec.aggregation.strategy Direct
+    maplatency-agent run -f direct.yaml --for 10s --operations operations.csv
+
   Every lookup on this host, without a file
     maplatency-agent run --for 10s -f - <<END
     apiVersion: maplatency.dev/v1alpha1
@@ -74,6 +77,11 @@ Header:
   tier           hooks by which calls are timed, and why not better ones
   window         how much of spec.windowSeconds the figures cover
   unrecorded     operations that were seen and could not be recorded, by kind
+
+EXACT
+  With spec.aggregation.strategy SlidingWindow or Direct: figures of single
+  operations in nanoseconds, not rounded. MISSED operations of the same seconds
+  could not be handed over, so the figures lack them.
 
 LEFT OUT
   What is left out to stay within --cpu-budget or --memory-budget, since when,
@@ -174,6 +182,13 @@ pub struct RunArgs {
     /// What to print on standard output.
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = Output::Table)]
     pub output: Output,
+
+    /// Write every operation to a file, one CSV line each, if spec.aggregation.strategy is Direct.
+    ///
+    /// The file is emptied first, and grows as long as measuring lasts. What could not be handed over is not in it, and
+    /// its number is told in the end.
+    #[arg(long, value_name = "FILE")]
+    pub operations: Option<PathBuf>,
 
     /// What measuring may cost of one core, such as 1% or 0.5%: CPU time without active reads, and that of the hooks.
     ///

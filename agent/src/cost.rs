@@ -11,7 +11,9 @@ mod process;
 mod slice;
 
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ const SPAN: Duration = Duration::from_millis(100);
 pub struct Meter {
     /// How many looks there were, and what the newest found.
     latest: watch::Receiver<(u64, Cost)>,
+    /// A map that is not there all the time.
+    extra: Arc<Mutex<Option<OwnedFd>>>,
     /// Dropped to end the thread.
     stop: Option<SyncSender<Infallible>>,
     thread: Option<JoinHandle<()>>,
@@ -47,15 +51,23 @@ impl Meter {
     pub fn start(objects: Objects) -> Self {
         let (publish, latest) = watch::channel((0, Cost::default()));
         let (stop, stopped) = sync_channel(0);
+        let extra = Arc::default();
+        let seen = Arc::clone(&extra);
         let thread = thread::Builder::new()
             .name("cost".to_owned())
-            .spawn(move || watch_cost(&objects, &publish, &stopped))
+            .spawn(move || watch_cost(&objects, &seen, &publish, &stopped))
             .inspect_err(|error| warn!(%error, "Cannot tell what the agent costs"));
         Self {
             latest,
+            extra,
             stop: Some(stop),
             thread: thread.ok(),
         }
+    }
+
+    /// Sets the map that is looked at besides, or that there is none. It stays loaded as long.
+    pub fn set_extra(&self, map: Option<OwnedFd>) {
+        *lock(&self.extra) = map;
     }
 
     /// The newest figures. Empty before the first look.
@@ -79,8 +91,21 @@ impl Drop for Meter {
     }
 }
 
+/// A descriptor is whole, whoever panicked.
+fn lock(extra: &Mutex<Option<OwnedFd>>) -> MutexGuard<'_, Option<OwnedFd>> {
+    extra.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Memory of all maps; `None` if that of one is not known.
+fn maps_bytes(objects: &Objects, extra: &Mutex<Option<OwnedFd>>) -> Option<u64> {
+    let always = objects.maps.as_deref().and_then(bpf::memory)?;
+    let besides = bpf::memory(lock(extra).as_slice())?;
+    Some(always.saturating_add(besides))
+}
+
 fn watch_cost(
     objects: &Objects,
+    extra: &Mutex<Option<OwnedFd>>,
     publish: &watch::Sender<(u64, Cost)>,
     stop: &Receiver<Infallible>,
 ) {
@@ -98,7 +123,7 @@ fn watch_cost(
         let cost = Cost {
             cpu: cpu.since_last(),
             rss_bytes: process::rss_bytes(),
-            bpf_maps_bytes: objects.maps.as_deref().and_then(bpf::memory),
+            bpf_maps_bytes: maps_bytes(objects, extra),
             bpf_programs_bytes: objects.programs.as_deref().and_then(bpf::memory),
             bpf_run_time,
         };

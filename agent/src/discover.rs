@@ -52,6 +52,12 @@ impl Maps {
         }
     }
 
+    /// Leaves out another one.
+    pub fn hide(&mut self, id: u32) {
+        self.hidden.insert(id);
+        self.known.remove(&id);
+    }
+
     /// Looks again: new maps come in, vanished ones go out.
     pub fn refresh(&mut self) -> Result<&BTreeMap<u32, MapIdentity>, DiscoverError> {
         let ids = sys::map_ids().map_err(DiscoverError::List)?;

@@ -6,6 +6,7 @@
 mod callers;
 mod calls;
 mod drain;
+mod handover;
 mod holders;
 mod load;
 mod objects;
@@ -21,16 +22,18 @@ use std::sync::Arc;
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, PerCpuArray};
 use maplatency_bpf::layout::{
-    Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Newcomer, Outlier, OutlierCounts, Probe, Role,
-    Target,
+    Config, Glob, Loss, MAX_GLOBS, MAX_PROBES, Newcomer, OperationRecord, Outlier, OutlierCounts,
+    Probe, Role, Target,
 };
 use maplatency_core::budget::Detail;
 use maplatency_core::callers::{CallerIdentity, CallerRows};
+use maplatency_core::exact::MapOperation;
 use maplatency_core::measure::Rows;
 use maplatency_core::validate::{CheckedSpec, OutlierPlan};
 use maplatency_core::vocabulary::{MapIdentity, MapType};
 
 pub use drain::Spans;
+pub use handover::{HandoverError, OperationRing};
 pub use holders::{Holders, HoldersError};
 pub use load::LoadError;
 pub use objects::Objects;
@@ -84,6 +87,13 @@ pub enum ReadError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instance(u32);
 
+impl Instance {
+    /// That of the probe for which an operation was handed over.
+    pub fn of(record: &OperationRecord) -> Self {
+        Self(record.instance)
+    }
+}
+
 /// What the kernel counted since the agent began.
 #[derive(Clone, Debug, Default)]
 pub struct Drained {
@@ -91,6 +101,8 @@ pub struct Drained {
     pub rows: BTreeMap<Instance, Rows>,
     /// Reads by the agent's own readers as the kernel side saw them, by probe.
     pub readers: BTreeMap<Instance, Rows>,
+    /// Operations that were not handed over, though the probe wants single ones, by probe.
+    pub missed: BTreeMap<Instance, BTreeMap<MapOperation, u64>>,
     /// What callers added since the last drain, by probe.
     pub callers: BTreeMap<Instance, CallerRows>,
     /// When callers' operations of the last slice began and ended, by probe.
@@ -122,6 +134,7 @@ pub struct Engine {
     blocks: drain::Blocks,
     callers: callers::Callers,
     outliers: outliers::Outliers,
+    handover: handover::Handover,
     callers_generation: u32,
     detail: Detail,
     slots: Slots,
@@ -177,6 +190,8 @@ impl Engine {
                 .map_or(0, OutlierPlan::fixed_nanoseconds),
             outliers_per_slice: spec.outliers.as_ref().map_or(0, |it| it.per_second),
             sampling: spec.aggregation.sampling(),
+            hands_over: spec.aggregation.keeps().is_some().into(),
+            unused: 0,
         };
         self.outliers.reset(slot.index)?;
         set(&mut self.probes, "probes", slot.index, probe)?;
@@ -347,6 +362,30 @@ impl Engine {
         self.configure()
     }
 
+    /// Makes the ring buffer of single operations. Probes that want them are to be added after it was made.
+    pub fn open_ring(&mut self) -> Result<OperationRing, HandoverError> {
+        self.handover.open()
+    }
+
+    /// Hands nothing over any more, and counts nothing as missed. What is counted is.
+    pub fn stop_handing_over(&mut self) -> Result<(), EngineError> {
+        for (index, probe) in self.slots.in_use_mut() {
+            probe.hands_over = 0;
+            set(&mut self.probes, "probes", index, *probe)?;
+        }
+        Ok(())
+    }
+
+    /// The highest id of a map that the kernel side takes as listed.
+    pub fn newest_map(&self) -> u32 {
+        self.newest_map
+    }
+
+    /// Takes it back from the kernel side. From then on nothing comes into it.
+    pub fn close_ring(&mut self) -> Result<(), HandoverError> {
+        self.handover.close()
+    }
+
     /// What a thread needs to make itself a reader, whose operations are kept apart from other callers'.
     pub fn reader_pass(&self) -> Result<ReaderPass, EngineError> {
         self.role
@@ -382,6 +421,7 @@ impl Engine {
         config.newest_map = self.newest_map;
         config.sampling = self.sampling();
         config.coarser_callers = self.detail.coarser_callers.into();
+        config.hold_back = self.detail.fewer_outliers.into();
         config.outliers_per_second = if self.detail.fewer_outliers {
             FEWER_OUTLIERS_PER_SECOND
         } else {

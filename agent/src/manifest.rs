@@ -82,6 +82,25 @@ impl fmt::Display for InvalidManifest {
     }
 }
 
+impl InvalidManifest {
+    /// One field does not go with the command line.
+    pub fn of(file: &Path, field: &str, advice: &str) -> Self {
+        Self {
+            file: name_of(file),
+            mistakes: vec![Mistake::new(field, advice)],
+        }
+    }
+}
+
+/// What to call the file.
+fn name_of(file: &Path) -> String {
+    if file.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        file.display().to_string()
+    }
+}
+
 impl From<Problem> for Mistake {
     fn from(Problem { field, advice }: Problem) -> Self {
         Self::new(field, advice)
@@ -91,11 +110,7 @@ impl From<Problem> for Mistake {
 /// Reads and checks the probe in a file; `-` stands for standard input.
 pub fn read(file: &Path) -> Result<Manifest, InvalidManifest> {
     let is_stdin = file.as_os_str() == "-";
-    let name = if is_stdin {
-        "standard input".to_owned()
-    } else {
-        file.display().to_string()
-    };
+    let name = name_of(file);
     let invalid = |mistakes| InvalidManifest {
         file: name.clone(),
         mistakes,

@@ -4,8 +4,11 @@
 //! drains the counts, and moves every probe's sliding window on. It is a plain thread, so that no busy async
 //! runtime delays a slice; commands come in and snapshots go out by channels.
 
+mod collector;
+mod operations;
 mod probe;
 mod room;
+mod singles;
 mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +21,7 @@ use maplatency_bpf::layout::MAX_TARGETS;
 use maplatency_core::budget::{Budget, Shed, Shedding};
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
+use maplatency_core::exact::ExactRow;
 use maplatency_core::measure::{NodeWindow, Place, Rows, WorstSlice};
 use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
@@ -29,8 +33,10 @@ use tracing::{error, info};
 use crate::clock;
 use crate::cost::{Meter, SliceCost};
 use crate::discover::{DiscoverError, Fate, Maps};
-use crate::engine::{Engine, EngineError, LoadError, RunningTier, TierChoice};
+use crate::engine::{Engine, EngineError, HandoverError, LoadError, RunningTier, TierChoice};
 use crate::error::chain;
+use collector::Collector;
+pub use operations::{OperationsFile, OperationsFileError, Written};
 use probe::{Epoch, RunningProbe};
 use ties::AllTies;
 
@@ -85,6 +91,8 @@ pub struct ProbeSnapshot {
     pub spikes: Vec<Spike>,
     /// Slow operations one by one. `None`: none are asked for.
     pub outliers: Option<Outliers>,
+    /// Figures of single operations, those of most operations first.
+    pub exact: Vec<ExactRow>,
     /// Reads by the agent's pinned readers, as the kernel side counted them.
     pub readers: Rows,
     /// What keeps this probe from measuring all that it asks for.
@@ -104,6 +112,8 @@ pub struct Snapshot {
     pub cost: Cost,
     /// What it leaves out to stay within its budget.
     pub shed: Vec<Shed>,
+    /// What went into the file of single operations. `None`: there is no file, or no probe for it.
+    pub written: Option<Written>,
 }
 
 impl ProbeSnapshot {
@@ -125,6 +135,7 @@ impl ProbeSnapshot {
             callers: vec![],
             spikes: vec![],
             outliers: None,
+            exact: vec![],
             readers: Rows::new(),
             problems,
         }
@@ -149,6 +160,7 @@ impl ProbeSnapshot {
             callers: self.callers.clone(),
             spikes: self.spikes.clone(),
             outliers: self.outliers.clone(),
+            exact: self.exact.clone(),
             losses: losses.clone(),
         }
     }
@@ -169,6 +181,12 @@ pub enum MonitorError {
     /// No thread.
     #[error("could not start the measuring thread")]
     Spawn(#[source] std::io::Error),
+    /// The ring buffer of single operations could not be taken back.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// The file of single operations could not be written.
+    #[error(transparent)]
+    Operations(#[from] OperationsFileError),
     /// The thread ended without a word.
     #[error("the measuring thread ended early")]
     Ended,
@@ -207,6 +225,15 @@ impl Monitor {
 
     /// The same with a budget, to stay within which the agent leaves out what it has to.
     pub fn start_within(choice: TierChoice, budget: Budget) -> Result<Self, MonitorError> {
+        Self::start_writing(choice, budget, None)
+    }
+
+    /// The same with a file for every operation of probes with the strategy `Direct`.
+    pub fn start_writing(
+        choice: TierChoice,
+        budget: Budget,
+        file: Option<OperationsFile>,
+    ) -> Result<Self, MonitorError> {
         let (commands, inbox) = sync_channel(COMMANDS);
         let (publish, snapshots) = watch::channel(Arc::new(Snapshot::default()));
         let (ready, is_ready) = sync_channel(1);
@@ -218,7 +245,7 @@ impl Monitor {
                     let tier = engine.tier().clone();
                     // Fails only when the starter has gone; the inbox says the same.
                     let _ = ready.send(Ok(tier));
-                    Measuring::new(engine, publish, budget).run(&inbox)
+                    Measuring::new(engine, publish, budget, file).run(&inbox)
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -291,12 +318,22 @@ struct Measuring {
     ties: AllTies,
     probes: Vec<RunningProbe>,
     refused: Vec<ProbeSnapshot>,
+    /// There while a probe wants single operations.
+    collector: Option<Collector>,
+    /// For the first collector.
+    file: Option<OperationsFile>,
+    writes: bool,
     began: Duration,
     epoch: Epoch,
 }
 
 impl Measuring {
-    fn new(engine: Engine, publish: watch::Sender<Arc<Snapshot>>, budget: Budget) -> Self {
+    fn new(
+        engine: Engine,
+        publish: watch::Sender<Arc<Snapshot>>,
+        budget: Budget,
+        file: Option<OperationsFile>,
+    ) -> Self {
         Self {
             maps: Maps::except(engine.own_maps().clone()),
             ties: AllTies::default(),
@@ -307,6 +344,9 @@ impl Measuring {
             publish,
             probes: Vec::new(),
             refused: Vec::new(),
+            collector: None,
+            writes: file.is_some(),
+            file,
             began: clock::monotonic(),
             epoch: Epoch {
                 unix_microseconds: clock::unix_microseconds(),
@@ -321,7 +361,7 @@ impl Measuring {
             match inbox.recv_timeout(wait) {
                 Ok(Command::Measure(probes)) => self.measure(probes)?,
                 Ok(Command::Slice) => self.slice()?,
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => return self.finish(),
                 Err(RecvTimeoutError::Timeout) => {
                     self.slice()?;
                     // After a long delay the slices go on from now and do not come in a burst.
@@ -346,29 +386,44 @@ impl Measuring {
         for probe in over {
             info!(probe = %probe.request().name, "Stopped measuring");
             self.engine.remove(probe.instance())?;
+            if let Some(collector) = &self.collector {
+                collector.end(probe.instance());
+            }
         }
+        let wants_singles = |it: &ProbeRequest| it.spec.aggregation.keeps().is_some();
+        let no_ring = self.set_collector(requests.iter().any(wants_singles))?;
         self.refused.clear();
         for request in requests {
             if self.probes.iter().any(|it| *it.request() == request) {
                 continue;
             }
+            if let (Some(problem), true) = (&no_ring, wants_singles(&request)) {
+                self.refuse(&request, problem);
+                continue;
+            }
             let now = self.now();
             match RunningProbe::start(request.clone(), &mut self.engine, now) {
                 Ok(probe) => {
+                    let keeps = request.spec.aggregation.keeps();
+                    if let (Some(collector), Some(keep)) = (&self.collector, keeps) {
+                        collector.begin(probe.instance(), request.spec.window, keep);
+                    }
                     info!(probe = %request.name, generation = request.generation, "Began measuring");
                     self.probes.push(probe);
                 }
-                Err(problem @ EngineError::TooManyProbes) => self.refuse(&request, &problem),
+                Err(problem @ EngineError::TooManyProbes) => {
+                    self.refuse(&request, &problem.to_string());
+                }
                 Err(problem) => return Err(problem.into()),
             }
         }
         self.find_maps()
     }
 
-    fn refuse(&mut self, request: &ProbeRequest, problem: &EngineError) {
-        error!(probe = %request.name, error = %problem, "Cannot measure");
+    fn refuse(&mut self, request: &ProbeRequest, problem: &str) {
+        error!(probe = %request.name, error = problem, "Cannot measure");
         self.refused
-            .push(ProbeSnapshot::empty(request, vec![problem.to_string()]));
+            .push(ProbeSnapshot::empty(request, vec![problem.to_owned()]));
     }
 
     /// Lists the maps and tells the kernel side which ones each probe measures.
@@ -389,6 +444,9 @@ impl Measuring {
                 (probe.instance(), ids)
             })
             .collect();
+        if let Some(collector) = &self.collector {
+            collector.show(&targets);
+        }
         self.engine.set_targets(&targets, self.maps.newest())?;
         self.meet_newcomers(now)
     }
@@ -425,6 +483,7 @@ impl Measuring {
             .collect();
         let mut drained = self.engine.drain(&shown)?;
         let now = self.now();
+        let (mut figures, written) = self.settle(now, &shown, &drained.missed)?;
         let one_in = self.shedding.detail().one_in;
         let mut forgotten = BTreeSet::new();
         let mut snapshots = self.refused.clone();
@@ -453,7 +512,8 @@ impl Measuring {
                 .readers
                 .remove(&probe.instance())
                 .unwrap_or_default();
-            snapshots.push(probe.snapshot(readers, self.epoch));
+            let figures = figures.remove(&probe.instance()).unwrap_or_default();
+            snapshots.push(probe.snapshot(readers, figures, self.epoch));
         }
         self.engine.forget_maps(&forgotten)?;
         self.keep_budget()?;
@@ -463,6 +523,7 @@ impl Measuring {
             losses: drained.losses,
             cost: self.meter.latest(),
             shed: self.shedding.shed(),
+            written,
         }));
         Ok(())
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::engine::TierChoice;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, OperationsFile};
 
 /// A process that was told to end is gone within two seconds.
 const STOP: Duration = Duration::from_millis(1500);
@@ -80,8 +80,9 @@ pub(crate) async fn start(
     signals: &mut Signals,
     tier: TierChoice,
     budget: Budget,
+    file: Option<OperationsFile>,
 ) -> anyhow::Result<Option<Monitor>> {
-    let starting = tokio::task::spawn_blocking(move || Monitor::start_within(tier, budget));
+    let starting = tokio::task::spawn_blocking(move || Monitor::start_writing(tier, budget, file));
     tokio::select! {
         started = starting => Ok(Some(started.context("the start of measuring broke off")??)),
         // The kernel takes back what is loaded by then.

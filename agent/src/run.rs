@@ -4,18 +4,19 @@ mod report;
 mod screen;
 
 use std::io::{self, IsTerminal as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use maplatency_core::validate::CheckedSpec;
+use maplatency_core::validate::{AggregationPlan, CheckedSpec};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::args::RunArgs;
 use crate::host::Host;
-use crate::manifest::{self, Manifest};
-use crate::monitor::{ProbeRequest, Snapshot};
+use crate::manifest::{self, InvalidManifest, Manifest};
+use crate::monitor::{OperationsFile, ProbeRequest, Snapshot, Written};
 use crate::process::{self, Signals};
 use crate::reader::affinity;
 use report::Reporter;
@@ -33,8 +34,23 @@ pub fn run(args: &RunArgs) -> anyhow::Result<()> {
         eprintln!("note: spec.nodeSelector is ignored, since there is only this host");
     }
     check_cpus(&manifest.spec)?;
+    let operations = operations_file(args, &manifest.spec)?;
     let host = Host::detect(args.node.clone())?;
-    process::block_on(measure(args, manifest, host))
+    process::block_on(measure(args, manifest, host, operations))
+}
+
+/// The file that `--operations` asks for. That it cannot be written is said before anything is measured.
+fn operations_file(args: &RunArgs, spec: &CheckedSpec) -> anyhow::Result<Option<OperationsFile>> {
+    let Some(path) = &args.operations else {
+        return Ok(None);
+    };
+    if spec.aggregation != AggregationPlan::Direct {
+        let advice = "is not Direct, without which single operations are not kept, as --operations needs them; write \
+                      strategy: Direct, or leave --operations out";
+        let field = "spec.aggregation.strategy";
+        return Err(InvalidManifest::of(&args.file, field, advice).into());
+    }
+    Ok(Some(OperationsFile::create(path)?))
 }
 
 /// A CPU that was asked for by number and cannot be used is an error, and never left out in silence.
@@ -49,10 +65,16 @@ fn check_cpus(spec: &CheckedSpec) -> anyhow::Result<()> {
     }
 }
 
-async fn measure(args: &RunArgs, manifest: Manifest, host: Host) -> anyhow::Result<()> {
+async fn measure(
+    args: &RunArgs,
+    manifest: Manifest,
+    host: Host,
+    operations: Option<OperationsFile>,
+) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
-    let Some(monitor) = process::start(&mut signals, args.tier.choice(), args.budget()).await?
-    else {
+    let tier = args.tier.choice();
+    let started = process::start(&mut signals, tier, args.budget(), operations).await?;
+    let Some(monitor) = started else {
         return Ok(());
     };
     monitor.measure(vec![ProbeRequest {
@@ -83,7 +105,26 @@ async fn measure(args: &RunArgs, manifest: Manifest, host: Host) -> anyhow::Resu
     process::stop(monitor).await?;
     shown?;
     let last = Arc::clone(&snapshots.borrow());
-    screen.finish(&mut reporter, &last, elapsed)
+    screen.finish(&mut reporter, &last, elapsed)?;
+    args.operations
+        .as_ref()
+        .map_or(Ok(()), |path| tell_written(path, last.written))
+}
+
+/// What is in the file of single operations, and what is not.
+fn tell_written(path: &Path, written: Option<Written>) -> anyhow::Result<()> {
+    let path = path.display();
+    match written {
+        Some(Written {
+            lines,
+            missed,
+            is_complete: true,
+        }) => {
+            eprintln!("note: {lines} operations are in {path}, {missed} are missing there");
+            Ok(())
+        }
+        Some(_) | None => bail!("not all operations were written to {path} in time"),
+    }
 }
 
 /// Shows every slice for as long as there are new ones.

@@ -38,7 +38,8 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 
 async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
-    let Some(monitor) = process::start(&mut signals, args.tier.choice(), args.budget()).await?
+    let Some(monitor) =
+        process::start(&mut signals, args.tier.choice(), args.budget(), None).await?
     else {
         return Ok(());
     };

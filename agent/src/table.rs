@@ -2,6 +2,7 @@
 
 mod callers;
 mod cost;
+mod exact;
 mod outliers;
 mod spikes;
 
@@ -86,6 +87,7 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
     }
     parts.extend(status.operations.iter().filter_map(batches));
     parts.extend(status.operations.iter().filter_map(migrations));
+    parts.extend(exact::section(&status.exact));
     parts.extend(spikes::section(&status.spikes));
     parts.extend(status.outliers.as_ref().and_then(outliers::section));
     let worst: Vec<String> = status.operations.iter().filter_map(worst_second).collect();

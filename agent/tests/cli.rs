@@ -171,6 +171,40 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
 }
 
 #[test]
+fn a_file_of_operations_is_refused_where_none_are_kept_or_it_cannot_be_written() {
+    let probe = |strategy: &str| {
+        file(&format!(
+            "apiVersion: maplatency.dev/v1alpha1\nkind: MapLatencyProbe\nmetadata: {{name: a}}\n\
+             spec: {{maps: [{{ids: [1]}}], aggregation: {{strategy: {strategy}}}}}\n"
+        ))
+    };
+    let (counts, direct) = (probe("SlidingWindow"), probe("Direct"));
+    let run = |file: &tempfile::NamedTempFile, operations: &str| {
+        let path = file.path().to_str().unwrap();
+        output(&["run", "-f", path, "--operations", operations])
+    };
+
+    let refused = run(&counts, "/dev/null");
+    let message = format!(
+        "error: {}: spec.aggregation.strategy: is not Direct, without which single operations are not kept, as \
+         --operations needs them; write strategy: Direct, or leave --operations out\n",
+        counts.path().display()
+    );
+    assert_eq!(
+        (refused.status.code(), stderr(&refused)),
+        (Some(2), &*message)
+    );
+
+    let failed = run(&direct, "/nowhere/operations.csv");
+    let message = "error: could not write operations to /nowhere/operations.csv: No such file or directory (os error 2)\n";
+    assert_eq!((failed.status.code(), stderr(&failed)), (Some(1), message));
+    let full = run(&direct, "/dev/full");
+    let message =
+        "error: could not write operations to /dev/full: No space left on device (os error 28)\n";
+    assert_eq!((full.status.code(), stderr(&full)), (Some(1), message));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("probe.yaml");

@@ -180,7 +180,8 @@ impl Section for Figures {
 Once a second the agent reads all blocks in use. A child process does lookups that hit and that miss, updates and steps to
 the next key on the maps, on two CPUs, so that every block has changed. *A drain* is the CPU time of that reading alone,
 the median of the rounds; *the agent* is that of its whole process with the same maps, once its window of 60 s is full: it
-also lists maps, moves windows on, and looks for worst seconds and spikes.
+also lists maps, moves windows on, and looks for worst seconds and spikes. Its memory goes for what each second of the window
+added to each row.
 
 | Maps | Blocks in use | a drain, ms | the agent, ms per second | RSS, MiB |
 |---|---|---|---|---|

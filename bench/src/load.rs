@@ -7,6 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use maplatency_bpf::sys::Map;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::Common;
@@ -90,49 +92,63 @@ pub(crate) fn measure(common: &Common, args: &Args) -> anyhow::Result<Figures> {
     let mut points = Vec::new();
     for rate in RATES {
         eprintln!("load: {rate} reads a second");
-        let running = agent::start(
-            &common.agent,
-            None,
-            &format!("maps: [{{ids: [{}]}}]", map.id()?),
-        )?;
-        let pid = running.pid()?;
-        let readers = Paced::start(&map, rate, 2);
-        thread::sleep(WARM_UP);
-
-        let (began, reads) = (Instant::now(), readers.reads());
-        let cpu = agent::cpu_seconds(pid)?;
-        thread::sleep(args.time);
-        let cpu = agent::cpu_seconds(pid)? - cpu;
-        let seconds = began.elapsed().as_secs_f64();
-        let reads = readers.reads() - reads;
-        let rss_bytes = agent::rss_bytes(pid)?;
-
-        let statistics = Statistics::switch_on()?;
-        let (before, began) = (Objects::of(pid)?, Instant::now());
-        thread::sleep(COUNTED);
-        let (after, counted) = (Objects::of(pid)?, began.elapsed());
-        drop(statistics);
-
-        readers.stop()?;
-        let status = agent::status(&running.stop()?)?;
-        let run_time = after.run_time.saturating_sub(before.run_time);
-        let runs = after.runs.saturating_sub(before.runs);
-        points.push(Point {
-            asked_per_second: rate,
-            reached_per_second: as_f64(reads) / seconds,
-            seconds,
-            cpu: cpu / seconds,
-            rss_bytes,
-            bpf_memory_bytes: after.memory,
-            bpf_run_time: as_f64(run_time) / 1e9 / counted.as_secs_f64(),
-            bpf_mean_nanoseconds: as_f64(run_time) / as_f64(runs),
-            own: own(&status),
-        });
-        let told = status["agents"]["tiers"][0]["tier"].as_str();
-        told.context("the agent tells no tier")?
-            .clone_into(&mut tier);
+        let (told, point) = at_rate(common, args.time, &map, rate)?;
+        tier = told;
+        points.push(point);
     }
     Ok(Figures { tier, points })
+}
+
+/// The tier that the agent took, and what it cost.
+fn at_rate(
+    common: &Common,
+    time: Duration,
+    map: &Arc<Map>,
+    rate: u64,
+) -> anyhow::Result<(String, Point)> {
+    let spec = format!("maps: [{{ids: [{}]}}]", map.id()?);
+    let running = agent::start(&common.agent, None, &spec)?;
+    let pid = running.pid()?;
+    let readers = Paced::start(map, rate, 2);
+    thread::sleep(WARM_UP);
+
+    let (began, reads) = (Instant::now(), readers.reads());
+    let cpu = agent::cpu_seconds(pid)?;
+    thread::sleep(time);
+    let cpu = agent::cpu_seconds(pid)? - cpu;
+    let seconds = began.elapsed().as_secs_f64();
+    let reads = readers.reads() - reads;
+    let rss_bytes = agent::rss_bytes(pid)?;
+    let (bpf_memory_bytes, run_time) = counted(pid)?;
+
+    readers.stop()?;
+    let status = agent::status(&running.stop()?)?;
+    let tier = status["agents"]["tiers"][0]["tier"].as_str();
+    let point = Point {
+        asked_per_second: rate,
+        reached_per_second: as_f64(reads) / seconds,
+        seconds,
+        cpu: cpu / seconds,
+        rss_bytes,
+        bpf_memory_bytes,
+        bpf_run_time: run_time.0,
+        bpf_mean_nanoseconds: run_time.1,
+        own: own(&status),
+    };
+    Ok((tier.context("the agent tells no tier")?.to_owned(), point))
+}
+
+/// Memory of the BPF objects of a process; the run time of its programs as a part of a core, and the mean of a run in
+/// nanoseconds, while the kernel counts it.
+fn counted(pid: Pid) -> anyhow::Result<(u64, (f64, f64))> {
+    let statistics = Statistics::switch_on()?;
+    let (before, began) = (Objects::of(pid)?, Instant::now());
+    thread::sleep(COUNTED);
+    let (after, seconds) = (Objects::of(pid)?, began.elapsed().as_secs_f64());
+    drop(statistics);
+    let run_time = as_f64(after.run_time.saturating_sub(before.run_time));
+    let runs = as_f64(after.runs.saturating_sub(before.runs));
+    Ok((after.memory, (run_time / 1e9 / seconds, run_time / runs)))
 }
 
 fn own(status: &serde_json::Value) -> Own {

@@ -5,6 +5,7 @@
 
 mod accuracy;
 mod agent;
+mod aggregation;
 mod cost;
 mod drain;
 mod instructions;
@@ -50,7 +51,7 @@ maps of this program meanwhile, and no other agent should run.";
 /// Measures what maplatency costs and how right its figures are, and writes pages of documentation about it.
 ///
 /// Each mode measures one part of a page, puts its figures into the page's JSON file, and writes the page from all that
-/// the file holds: cost, load and drain into docs/performance.md, accuracy and quiet into docs/accuracy.md. Progress is
+/// the file holds: cost, load and drain into docs/performance.md, accuracy and quiet into docs/accuracy.md; aggregation has docs/aggregation.md for itself. Progress is
 /// told on standard error.
 #[derive(Debug, Parser)]
 #[command(name = "maplatency-bench", version, about, after_help = EXAMPLES, after_long_help = EXAMPLES)]
@@ -83,7 +84,8 @@ struct Common {
     /// Where the figures go as JSON [default: bench/results.json, or bench/accuracy.json].
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Where they go as text [default: docs/performance.md, or docs/accuracy.md].
+    /// Where they go as text [default: docs/performance.md, docs/accuracy.md, or
+    /// docs/aggregation.md].
     #[arg(long, global = true, value_name = "FILE")]
     markdown: Option<PathBuf>,
 }
@@ -100,6 +102,8 @@ enum Mode {
     Accuracy(accuracy::Args),
     /// Spikes that are reported while nothing happens; ten minutes.
     Quiet(quiet::Args),
+    /// What each strategy of aggregation costs, and how far its figures are from exact ones.
+    Aggregation(aggregation::Args),
     /// The child of drain.
     #[command(hide = true)]
     Series(series::Args),
@@ -109,7 +113,7 @@ enum Mode {
 
 fn main() -> anyhow::Result<()> {
     let Args { common, mode } = Args::parse();
-    if !matches!(mode, Mode::Render | Mode::Series(_)) {
+    if !mode.is_child() && !matches!(mode, Mode::Render) {
         common.check()?;
     }
     match mode {
@@ -118,10 +122,22 @@ fn main() -> anyhow::Result<()> {
         Mode::Drain(args) => performance(&common).put(drain::measure(&common, &args)?),
         Mode::Accuracy(args) => accuracy_page(&common).put(accuracy::measure(&common, &args)?),
         Mode::Quiet(args) => accuracy_page(&common).put(quiet::measure(&common, &args)?),
+        Mode::Aggregation(args) => aggregation::run(&common, &args),
         Mode::Series(args) => series::run(&args),
         Mode::Render => {
             performance(&common).write()?;
             accuracy_page(&common).write()
+        }
+    }
+}
+
+impl Mode {
+    /// Whether this process was started by another mode.
+    const fn is_child(&self) -> bool {
+        match self {
+            Self::Series(_) => true,
+            Self::Aggregation(args) => args.is_child(),
+            _ => false,
         }
     }
 }

@@ -86,27 +86,12 @@ pub(crate) fn measure(common: &Common, args: &Args) -> anyhow::Result<Figures> {
     watch::begin(&monitor, PROBE, &workload)?;
     let (began, stolen) = (Instant::now(), machine::stolen_seconds());
     workload.go()?;
-    let mut spikes = Vec::new();
-    let mut told = 0;
-    let snapshots = monitor.snapshots();
     // One slice more, so that the last reads are drained.
-    while began.elapsed() < args.time + Duration::from_secs(2) {
-        thread::sleep(LOOK);
-        let latest = Arc::clone(&snapshots.borrow());
-        let probes = latest.probes.iter();
-        for spike in probes.flat_map(|it| &it.spikes) {
-            note(&mut spikes, spike);
-        }
-        let minutes = began.elapsed().as_secs() / 60;
-        if minutes > told {
-            told = minutes;
-            eprintln!("quiet: {minutes} min, {} spikes", spikes.len());
-        }
-    }
+    let spikes = spikes_of(&monitor, args.time + Duration::from_secs(2));
     let seconds = began.elapsed().as_secs_f64();
     let stolen = machine::stolen_seconds().zip(stolen);
     let truth = workload.truth()?;
-    let latest = Arc::clone(&snapshots.borrow());
+    let latest = Arc::clone(&monitor.snapshots().borrow());
     let probe = latest.probes.first().context("nothing was measured")?;
     let seen = watch::total(probe).until_user;
     let at = |which| seen.percentile(which).unwrap_or(0);
@@ -127,6 +112,27 @@ pub(crate) fn measure(common: &Common, args: &Args) -> anyhow::Result<Figures> {
     };
     monitor.stop()?;
     Ok(figures)
+}
+
+/// All spikes that are told within some time.
+fn spikes_of(monitor: &Monitor, time: Duration) -> Vec<Reported> {
+    let mut spikes = Vec::new();
+    let mut told = 0;
+    let snapshots = monitor.snapshots();
+    let began = Instant::now();
+    while began.elapsed() < time {
+        thread::sleep(LOOK);
+        let latest = Arc::clone(&snapshots.borrow());
+        for spike in latest.probes.iter().flat_map(|it| &it.spikes) {
+            note(&mut spikes, spike);
+        }
+        let minutes = began.elapsed().as_secs() / 60;
+        if minutes > told {
+            told = minutes;
+            eprintln!("quiet: {minutes} min, {} spikes", spikes.len());
+        }
+    }
+    spikes
 }
 
 /// Takes note of a spike, which many snapshots tell, each with the newest of its like. A spike may begin a little earlier

@@ -20,6 +20,8 @@
 #define CGROUP_NAME 96
 /* Bytes of the ring buffer of outliers. */
 #define OUTLIER_BYTES (256 * 1024)
+/* Bytes of the ring buffer of single operations, which is there only while a probe wants them. */
+#define OPERATION_BYTES (4 * 1024 * 1024)
 /* Maps and operations that can have a threshold of their own. */
 #define MAX_THRESHOLDS 1024
 /* Matched maps, of all probes together. */
@@ -101,7 +103,8 @@ struct config {
 	__u32 coarser_callers;
 	/* How many slow operations each probe may tell in a slice, whatever it asks for. */
 	__u32 outliers_per_second;
-	__u32 unused;
+	/* Not 0: single operations are not handed over, but counted as missed. */
+	__u32 hold_back;
 };
 
 /* A matched map, by id. */
@@ -140,6 +143,9 @@ struct probe {
 	__u32 outliers_per_slice;
 	/* One operation in so many counts, for all of them; a power of two. */
 	__u32 sampling;
+	/* Not 0: every operation that is counted is handed over, too. */
+	__u32 hands_over;
+	__u32 unused;
 };
 
 /* The automaton of one pattern; core/src/glob.rs builds it. */
@@ -181,7 +187,8 @@ struct block {
 	__u32 slices[2];
 	/* Operations that ended on another CPU. */
 	__u32 moved;
-	__u32 unused;
+	/* Operations that should have been handed over and were not. */
+	__u32 missed;
 };
 
 /* A process, between two calls of execve(2). */
@@ -261,11 +268,26 @@ struct outlier {
 	char instead_command[16];
 };
 
+/* One operation that is handed over. */
+struct operation {
+	__u64 begin_ns;
+	__u64 kernel_window_ns;
+	__u64 until_user_ns;
+	__u32 map_id;
+	__u32 instance;
+	/* As the agent's pid namespace has it. */
+	__u32 pid;
+	/* At the entry. */
+	__u16 cpu;
+	__u8 command;
+	__u8 outcome;
+};
+
 _Static_assert(sizeof(struct config) == 88, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct target) == 4, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct newcomer) == 20, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct holder) == 24, "layout.rs asserts the same size");
-_Static_assert(sizeof(struct probe) == 40, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct probe) == 48, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct glob) == 1032, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block_key) == 16, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct block) == 568, "layout.rs asserts the same size");
@@ -274,5 +296,6 @@ _Static_assert(sizeof(struct caller) == 424, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct threshold_key) == 12, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct outlier_counts) == 32, "layout.rs asserts the same size");
 _Static_assert(sizeof(struct outlier) == 144, "layout.rs asserts the same size");
+_Static_assert(sizeof(struct operation) == 40, "layout.rs asserts the same size");
 
 #endif

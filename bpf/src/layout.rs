@@ -18,6 +18,8 @@ pub const OTHER_CALLERS: u16 = 0;
 pub const CGROUP_LEVELS: usize = 4;
 /// Room for the name of each, with the zero that ends it.
 pub const CGROUP_NAME: usize = 96;
+/// Bytes of the ring buffer of single operations.
+pub const OPERATION_BYTES: u32 = 4 * 1024 * 1024;
 /// Maps and operations that can have a threshold of their own.
 pub const MAX_THRESHOLDS: usize = 1024;
 /// Matched maps, of all probes together.
@@ -125,8 +127,8 @@ pub struct Config {
     pub coarser_callers: u32,
     /// How many slow operations may be told one by one.
     pub outliers_per_second: u32,
-    /// Not used.
-    pub unused: u32,
+    /// Not 0: single operations are not handed over, but counted as missed.
+    pub hold_back: u32,
 }
 
 /// `struct target`, by map id.
@@ -174,6 +176,10 @@ pub struct Probe {
     pub outliers_per_slice: u32,
     /// One operation in so many counts, for all of them; a power of two.
     pub sampling: u32,
+    /// Not 0: every operation that is counted is handed over, too.
+    pub hands_over: u32,
+    /// Not used.
+    pub unused: u32,
 }
 
 /// `struct threshold_key`.
@@ -301,6 +307,51 @@ impl Outlier {
     }
 }
 
+/// `struct operation`: one operation that was handed over. Times by `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperationRecord {
+    /// When it began.
+    pub begin_ns: u64,
+    /// Entry to exit.
+    pub kernel_window_ns: u64,
+    /// Entry until back in user mode.
+    pub until_user_ns: u64,
+    /// The map.
+    pub map_id: u32,
+    /// The probe.
+    pub instance: u32,
+    /// The process, in the agent's pid namespace.
+    pub pid: u32,
+    /// CPU at the entry.
+    pub cpu: u16,
+    /// bpf(2) command.
+    pub command: u8,
+    /// How the call ended, as `enum outcome` numbers it.
+    pub outcome: u8,
+}
+
+impl OperationRecord {
+    /// Size in the kernel.
+    pub const BYTES: usize = 40;
+
+    /// From the bytes of a record.
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let wide = |at| number(bytes, at, u64::from_ne_bytes);
+        let word = |at| number(bytes, at, u32::from_ne_bytes);
+        Self {
+            begin_ns: wide(0),
+            kernel_window_ns: wide(8),
+            until_user_ns: wide(16),
+            map_id: word(24),
+            instance: word(28),
+            pid: word(32),
+            cpu: number(bytes, 36, u16::from_ne_bytes),
+            command: bytes[38],
+            outcome: bytes[39],
+        }
+    }
+}
+
 /// `struct glob`: the automaton of one pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -390,8 +441,8 @@ pub struct Block {
     pub slices: [u32; 2],
     /// Operations that ended on another CPU.
     pub moved: u32,
-    /// Not used.
-    pub unused: u32,
+    /// Operations that should have been handed over and were not.
+    pub missed: u32,
 }
 
 impl Block {
@@ -406,7 +457,7 @@ impl Block {
         }; 2],
         slices: [0; 2],
         moved: 0,
-        unused: 0,
+        missed: 0,
     };
 
     /// From the bytes of a value.
@@ -424,7 +475,7 @@ impl Block {
             spans: [span(520), span(536)],
             slices: [word(552), word(556)],
             moved: word(560),
-            unused: 0,
+            missed: word(564),
         }
     }
 
@@ -529,7 +580,7 @@ const _: () = assert!(
     size_of::<Newcomer>() == 20,
     "layout.h asserts the same size"
 );
-const _: () = assert!(size_of::<Probe>() == 40, "layout.h asserts the same size");
+const _: () = assert!(size_of::<Probe>() == 48, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Glob>() == 1032, "layout.h asserts the same size");
 const _: () = assert!(BlockKey::BYTES == 16, "layout.h asserts the same size");
 const _: () = assert!(size_of::<Block>() == 568, "layout.h asserts the same size");
@@ -548,6 +599,10 @@ const _: () = assert!(
     "layout.h asserts the same size"
 );
 const _: () = assert!(Outlier::BYTES == 144, "layout.h asserts the same size");
+const _: () = assert!(
+    OperationRecord::BYTES == 40,
+    "layout.h asserts the same size"
+);
 
 #[cfg(feature = "aya")]
 #[allow(unsafe_code, reason = "aya's marker for plain data is an unsafe trait")]
@@ -610,6 +665,7 @@ mod tests {
         let slices = std::mem::offset_of!(Block, slices);
         assert_eq!(block.slices, [word(slices), word(slices + 4)]);
         assert_eq!(block.moved, word(std::mem::offset_of!(Block, moved)));
+        assert_eq!(block.missed, word(std::mem::offset_of!(Block, missed)));
     }
 
     #[test]

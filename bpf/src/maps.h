@@ -250,6 +250,20 @@ struct {
 	__type(value, struct outlier_counts);
 } outlier_counts SEC(".maps");
 
+/*
+ * Holds the ring buffer of single operations while a probe wants them. An agent that does not use it has no room for it.
+ * The size below is that of the pattern alone, from which inner maps may differ (5.10).
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_RINGBUF);
+		__uint(max_entries, 4096);
+	});
+} operation_rings SEC(".maps");
+
 /* Written by user space before a slice begins. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

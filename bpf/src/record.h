@@ -3,6 +3,7 @@
 #ifndef MAPLATENCY_RECORD_H
 #define MAPLATENCY_RECORD_H
 
+#include "handover.h"
 #include "histogram.h"
 #include "maps.h"
 #include "outlier.h"
@@ -106,9 +107,12 @@ static __always_inline void note_time(struct block *block, __u32 slice, __u64 be
 		span->last_end_ns = end;
 }
 
-/* Counts `weight` operations under a key of block 0. False where there is no room. */
-static __always_inline bool count_under(struct task_state *state, struct packed_key key,
-					const struct config *cfg, __u32 weight)
+/*
+ * Counts `weight` operations under a key of block 0. Gives the block that has all but the kernel window; null where there
+ * is no room.
+ */
+static __always_inline struct block *count_under(struct task_state *state, struct packed_key key,
+						 const struct config *cfg, __u32 weight)
 {
 	__u64 kernel_window = state->exit_ns - state->call_ns;
 	__u64 until_user = state->back_ns - state->enter_ns;
@@ -124,7 +128,7 @@ static __always_inline bool count_under(struct task_state *state, struct packed_
 				       generation);
 	/* Both or none, so that the two latencies always count the same operations. */
 	if (!block || !user_block)
-		return false;
+		return NULL;
 	__sync_fetch_and_add(&block->kernel_window[kernel_bucket % BLOCK_BUCKETS], weight);
 	__sync_fetch_and_add(&user_block->until_user[user_bucket % BLOCK_BUCKETS], weight);
 	note_time(user_block, *(const volatile __u32 *)&cfg->slice, state->enter_ns, state->back_ns);
@@ -132,7 +136,7 @@ static __always_inline bool count_under(struct task_state *state, struct packed_
 		__sync_fetch_and_add(&user_block->entries, (__u64)state->entries * weight);
 	if (state->moved)
 		__sync_fetch_and_add(&user_block->moved, weight);
-	return true;
+	return user_block;
 }
 
 /*
@@ -150,6 +154,7 @@ static __always_inline void record_for(struct task_state *state, __u32 slot, con
 {
 	struct probe *probe = bpf_map_lookup_elem(&probes, &slot);
 	__u32 caller = OTHER_CALLERS, instance, weight;
+	struct block *block;
 
 	/* A slot may have passed to another probe since the operation began. */
 	if (!probe || state->enter_ns < probe->since_ns ||
@@ -167,13 +172,21 @@ static __always_inline void record_for(struct task_state *state, __u32 slot, con
 	/* The number may have passed to another caller since. */
 	else if (state->named_generation == cfg->callers_generation)
 		caller = state->caller;
-	if (count_under(state, pack_key(state, instance, caller), cfg, weight))
-		return;
+	block = count_under(state, pack_key(state, instance, caller), cfg, weight);
 	/* Among the others there may still be room. */
-	if (caller != OTHER_CALLERS &&
-	    count_under(state, pack_key(state, instance, OTHER_CALLERS), cfg, weight))
+	if (!block && caller != OTHER_CALLERS)
+		block = count_under(state, pack_key(state, instance, OTHER_CALLERS), cfg, weight);
+	if (!block) {
+		count_loss(LOSS_BLOCKS);
 		return;
-	count_loss(LOSS_BLOCKS);
+	}
+	if (probe->hands_over && state->role == ROLE_NONE) {
+		/* One at most is handed over, for all that it stands for. */
+		__u32 missed = weight - !!hand_over(state, probe->instance);
+
+		if (missed)
+			__sync_fetch_and_add(&block->missed, missed);
+	}
 }
 
 /* For all probes but the first. Global functions are verified once and not on every path to them. */

@@ -45,7 +45,7 @@ pub enum Resource {
 /// What can be left out, what costs least knowledge first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
-    /// Fewer slow operations are told one by one.
+    /// Fewer slow operations are told one by one, and single operations are not handed over.
     FewerOutliers,
     /// Callers are not told apart.
     CoarserCallers,
@@ -87,7 +87,7 @@ pub struct Figures {
 /// How the agent measures while it sheds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detail {
-    /// Fewer slow operations are told one by one.
+    /// Fewer slow operations are told one by one, and single operations are not handed over.
     pub fewer_outliers: bool,
     /// Callers are not told apart.
     pub coarser_callers: bool,
@@ -181,7 +181,8 @@ impl Shed {
     pub fn meaning(&self) -> String {
         match self.step {
             Step::FewerOutliers => {
-                "fewer slow operations are told one by one; all counts and percentiles stay whole"
+                "fewer slow operations are told one by one, and exact figures get no more operations; all counts and \
+                 other percentiles stay whole"
                     .to_owned()
             }
             Step::CoarserCallers => {

@@ -199,6 +199,7 @@ mod tests {
             callers: vec![],
             spikes: vec![],
             outliers: None,
+            exact: vec![],
             losses: [].into(),
         }
     }

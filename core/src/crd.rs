@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod definition;
+pub mod exact;
 pub mod outliers;
 pub mod spec;
 pub mod status;

@@ -71,7 +71,7 @@ pub enum Percentile {
 
 impl Percentile {
     /// The 1-based rank among `count` values, by nearest rank: `ceil(p × count)`.
-    fn rank(self, count: u64) -> u64 {
+    pub(crate) fn rank(self, count: u64) -> u64 {
         let per_mille: u128 = match self {
             Self::P50 => 500,
             Self::P90 => 900,

@@ -9,6 +9,7 @@ pub mod callers;
 pub mod condition;
 pub mod cost;
 pub mod crd;
+pub mod exact;
 pub mod glob;
 pub mod histogram;
 pub mod measure;

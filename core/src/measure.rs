@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::callers::CallerRow;
+use crate::exact::ExactRow;
 use crate::histogram::{Histogram, Percentile};
 use crate::outliers::Outliers;
 use crate::spikes::Spike;
@@ -427,6 +428,8 @@ pub struct NodeWindow {
     pub spikes: Vec<Spike>,
     /// Slow operations one by one. `None`: none are asked for.
     pub outliers: Option<Outliers>,
+    /// Figures of single operations, those of most operations first. Empty where none are asked for.
+    pub exact: Vec<ExactRow>,
     /// Operations that could not be recorded, by kind, since the agent began.
     pub losses: BTreeMap<String, u64>,
 }

@@ -1,5 +1,6 @@
 //! Merges what nodes measured into the status that users read.
 
+mod exact;
 mod outliers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,6 +53,7 @@ pub fn status(
         slowest: slowest(windows),
         spikes: spikes(windows),
         outliers: outliers::status(windows),
+        exact: exact::status(windows),
         callers: callers(windows),
         losses: losses(windows),
         agents: None,

@@ -571,6 +571,35 @@ fn by_turns(rounds: u64) -> Job {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_operation_is_handed_over_or_counted_as_missed() -> Result<()> {
+    const CALLS: u64 = 20_000;
+    let _alone = KERNEL.lock().await;
+    let monitor = start()?;
+    let aggregations = [
+        "{strategy: Direct}",
+        "{strategy: SlidingWindow, lastOperations: 256}",
+        "{}",
+    ];
+    let (probes, lost) = sampled(&monitor, &by_turns(CALLS), &aggregations).await?;
+    assert_eq!(lost, 0);
+    assert_eq!(probes[2].exact, []);
+    for operation in [Operation::Lookup, Operation::GetNextKey] {
+        let row = |probe: &ProbeSnapshot| {
+            let mut rows = probe.exact.iter();
+            let row = rows.find(|it| it.operation == operation).cloned();
+            row.context("no exact figures")
+        };
+        let (direct, newest) = (row(&probes[0])?, row(&probes[1])?);
+        assert_eq!((direct.count + direct.missed, direct.let_go), (CALLS, 0));
+        // On a slow machine the ring buffer may be full at times.
+        ensure!(direct.count > CALLS / 10, "{direct:?}");
+        assert_eq!((newest.count, newest.let_go), (256, 0));
+    }
+    monitor.stop()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_operation_in_eight_counts_for_all_of_them() -> Result<()> {
     const CALLS: u64 = 200_000;
     let _alone = KERNEL.lock().await;

@@ -167,10 +167,7 @@ async fn an_agent_in_a_pid_namespace_counts_those_in_it_by_their_pids_there() ->
     let [caller] = &status.callers[..] else {
         bail!("not one caller: {:?}", status.callers);
     };
-    assert_eq!(
-        caller.process.as_ref().map(|it| i64::from(it.pid)),
-        Some(pid)
-    );
+    assert_eq!(caller.process.as_ref().map(|it| it.pid), Some(pid));
     ensure!(pid < 100, "{pid} is no pid of a new namespace");
     let losses: Vec<_> = status
         .losses

@@ -184,6 +184,7 @@ fn report(sequence: u64, total: usize) -> Report {
             spikes: vec![],
             outliers: None,
             sampling: 1,
+            exact: vec![],
         }],
     }
 }

@@ -322,11 +322,17 @@ fn active_to_wire(active: ActiveReads) -> wire::ActiveReads {
 }
 
 fn aggregation_from_wire(wire: wire::Aggregation) -> Checked<Aggregation> {
-    let wire::Aggregation { strategy, one_in } = wire;
+    let wire::Aggregation {
+        strategy,
+        one_in,
+        last_operations,
+    } = wire;
     Ok(Aggregation {
         strategy: match wire::Strategy::try_from(strategy) {
             Ok(wire::Strategy::Histogram) => Strategy::Histogram,
             Ok(wire::Strategy::Sampled) => Strategy::Sampled,
+            Ok(wire::Strategy::SlidingWindow) => Strategy::SlidingWindow,
+            Ok(wire::Strategy::Direct) => Strategy::Direct,
             Ok(wire::Strategy::Unspecified) | Err(_) => {
                 let problem = Problem::Unknown(strategy.into());
                 return Err(InvalidMessage::new("strategy", problem));
@@ -335,17 +341,29 @@ fn aggregation_from_wire(wire: wire::Aggregation) -> Checked<Aggregation> {
         one_in: one_in
             .map(|it| range("one_in", it, 2, MAX_SAMPLING))
             .transpose()?,
+        last_operations: last_operations
+            .map(|it| range("last_operations", it, 256, 65_536))
+            .transpose()?,
     })
 }
 
-fn aggregation_to_wire(Aggregation { strategy, one_in }: Aggregation) -> wire::Aggregation {
+fn aggregation_to_wire(
+    Aggregation {
+        strategy,
+        one_in,
+        last_operations,
+    }: Aggregation,
+) -> wire::Aggregation {
     let strategy = match strategy {
         Strategy::Histogram => wire::Strategy::Histogram,
         Strategy::Sampled => wire::Strategy::Sampled,
+        Strategy::SlidingWindow => wire::Strategy::SlidingWindow,
+        Strategy::Direct => wire::Strategy::Direct,
     };
     wire::Aggregation {
         strategy: strategy.into(),
         one_in,
+        last_operations,
     }
 }
 

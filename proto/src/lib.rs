@@ -33,6 +33,7 @@ mod assignment;
 mod budget;
 mod callers;
 mod cost;
+mod exact;
 mod hello;
 mod invalid;
 mod message;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use maplatency_core::budget::Shed;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
+use maplatency_core::exact::ExactRow;
 use maplatency_core::measure::{Place, Rows, WorstSlice};
 use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
@@ -14,6 +15,7 @@ use maplatency_core::{MapIdentity, MapType};
 use crate::budget::{shed, shed_to_wire};
 use crate::callers::{callers, callers_to_wire};
 use crate::cost::{cost, cost_to_wire};
+use crate::exact::{exact, exact_to_wire};
 use crate::invalid::{
     Checked, Problem, each, form, kernel_name, length, nanoseconds, range, repeated, text, uid,
 };
@@ -71,6 +73,8 @@ pub struct ProbeReport {
     pub outliers: Option<Outliers>,
     /// The most operations that one counted in the agent's current window stands for; 1: every one was counted.
     pub sampling: u32,
+    /// Figures of single operations in the agent's current window, those of most operations first.
+    pub exact: Vec<ExactRow>,
 }
 
 /// The cumulative state with which the agent's current window begins.
@@ -156,6 +160,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
             spikes: wire_spikes,
             outliers: wire_outliers,
             sampling,
+            exact: wire_exact,
         } = wire;
         let has_rows = !(wire_rows.is_empty() && wire_worst.is_empty() && wire_callers.is_empty());
         if rows_withheld && (has_rows || beginning.is_some()) {
@@ -182,6 +187,7 @@ impl TryFrom<wire::ProbeReport> for ProbeReport {
                 .map_err(|e| e.within("outliers"))?,
             // 0 from an agent that cannot sample.
             sampling: range("sampling", sampling, 0, MAX_SAMPLING)?.max(1),
+            exact: exact(wire_exact)?,
         })
     }
 }
@@ -201,6 +207,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             spikes,
             outliers,
             sampling,
+            exact,
         } = report;
         Self {
             uid,
@@ -222,6 +229,7 @@ impl From<ProbeReport> for wire::ProbeReport {
             spikes: spikes_to_wire(spikes),
             outliers: outliers.map(outliers_to_wire),
             sampling,
+            exact: exact_to_wire(&exact),
         }
     }
 }

@@ -11,6 +11,7 @@ use aya::maps::{MapData, Queue};
 use maplatency_bpf::layout::{Block, BlockKey, INSTANCE_READER, Span};
 use maplatency_bpf::sys::{self, UpdateFlags};
 use maplatency_core::callers::{CallerRows, CallerSeries};
+use maplatency_core::exact::MapOperation;
 use maplatency_core::histogram::{BLOCK, Histogram};
 use maplatency_core::measure::{Counts, Place, Rows, SeriesKey};
 use maplatency_core::vocabulary::{Operation, Outcome};
@@ -37,6 +38,8 @@ pub(super) struct Blocks {
     resting: Vec<u32>,
     callers: BTreeMap<Instance, Rows>,
     readers: BTreeMap<Instance, Rows>,
+    /// Operations that were not handed over since the probe began.
+    missed: BTreeMap<Instance, BTreeMap<MapOperation, u64>>,
 }
 
 impl Blocks {
@@ -49,6 +52,7 @@ impl Blocks {
             resting: Vec::new(),
             callers: BTreeMap::new(),
             readers: BTreeMap::new(),
+            missed: BTreeMap::new(),
         }
     }
 
@@ -86,6 +90,12 @@ impl Blocks {
                     let blocks = spans.entry(series.place()).or_default();
                     extend(blocks.entry(u16::from(key.block)).or_insert(span), span);
                 }
+                let missed = block.missed.wrapping_sub(before.missed);
+                if missed > 0 {
+                    let missed_before = self.missed.entry(instance).or_default();
+                    let of_map = (series.map_id, series.operation);
+                    *missed_before.entry(of_map).or_default() += u64::from(missed);
+                }
                 &mut self.callers
             } else {
                 &mut self.readers
@@ -107,6 +117,7 @@ impl Blocks {
         let drained = Drained {
             rows: self.callers.clone(),
             readers: self.readers.clone(),
+            missed: self.missed.clone(),
             callers: by_caller,
             spans,
             outliers: BTreeMap::new(),
@@ -119,6 +130,7 @@ impl Blocks {
     pub(super) fn forget_instance(&mut self, instance: Instance) -> Result<(), EngineError> {
         self.callers.remove(&instance);
         self.readers.remove(&instance);
+        self.missed.remove(&instance);
         self.forget(|key| Instance(key.instance & !INSTANCE_READER) == instance)
     }
 
@@ -139,6 +151,9 @@ impl Blocks {
     ) -> Result<(), EngineError> {
         for (instance, rows) in self.callers.iter_mut().chain(self.readers.iter_mut()) {
             rows.retain(|key, _| !gone.contains(&(*instance, key.map_id)));
+        }
+        for (instance, missed) in &mut self.missed {
+            missed.retain(|(map_id, _), _| !gone.contains(&(*instance, *map_id)));
         }
         self.forget(|key| gone.contains(&(Instance(key.instance & !INSTANCE_READER), key.map_id)))
     }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue, RingBuf};
 use aya::programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint};
 use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
 use maplatency_bpf::Tier;
@@ -19,6 +19,7 @@ use super::Engine;
 use super::callers::Callers;
 use super::calls::Calls;
 use super::drain::Blocks;
+use super::handover::Handover;
 use super::outliers::Outliers;
 use super::slots::Slots;
 use super::tier::{Refusal, RunningTier, TierChoice};
@@ -223,6 +224,7 @@ impl Engine {
                 typed(&mut ebpf, "outlier_counts", Array::try_from)?,
                 typed(&mut ebpf, "thresholds", HashMap::try_from)?,
             ),
+            handover: Handover::new(opened(&ebpf, "operation_rings")?),
             // Tasks remember generation 0 before they know any.
             callers_generation: 1,
             detail: Detail::default(),
@@ -392,7 +394,8 @@ fn program_fd(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError>
 }
 
 fn opened(ebpf: &Ebpf, name: &'static str) -> Result<sys::Map, LoadError> {
-    let Some(aya::maps::Map::Array(data) | aya::maps::Map::HashMap(data)) = ebpf.map(name) else {
+    let Some(Map::Array(data) | Map::HashMap(data) | Map::ArrayOfMaps(data)) = ebpf.map(name)
+    else {
         unreachable!("the object is compiled together with this crate")
     };
     let unusable = |source: super::ReadError| LoadError::Map { map: name, source };

@@ -46,6 +46,12 @@ impl Slots {
             .find(|it| it.instance == instance)
     }
 
+    pub(super) fn in_use_mut(&mut self) -> impl Iterator<Item = (usize, &mut Probe)> {
+        self.used
+            .iter_mut()
+            .map(|(slot, probe)| (slot.index, probe))
+    }
+
     pub(super) fn in_use(&self) -> impl Iterator<Item = (usize, &Probe)> {
         self.used.iter().map(|(slot, probe)| (slot.index, probe))
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use maplatency_bpf::layout::{MAX_TARGETS, Outlier, OutlierCounts};
 use maplatency_core::callers::{CALLERS_PER_MAP, CallerIdentity, CallerRows, CallerWindow};
+use maplatency_core::exact::MAX_KEPT;
 use maplatency_core::histogram::{Histogram, Percentile};
 use maplatency_core::measure::{Place, Rows, SlidingWindow, by_place, medians, worst_slices};
 use maplatency_core::outliers::{self, Evidence, Instead, OutlierCaller, OutlierWindow};
@@ -13,6 +14,7 @@ use maplatency_core::validate::Ties;
 use maplatency_core::vocabulary::{MapIdentity, Operation, Outcome};
 use tracing::warn;
 
+use super::collector::Figures;
 use super::ties::AllTies;
 use super::{ProbeRequest, ProbeSnapshot};
 use crate::engine::{Engine, EngineError, Instance, Spans, Thresholds, ToldOutliers};
@@ -32,6 +34,13 @@ impl Epoch {
     fn wall(self, at: Duration) -> i64 {
         let since = i64::try_from(at.as_micros()).unwrap_or(i64::MAX);
         self.unix_microseconds.saturating_add(since)
+    }
+
+    /// The same in nanoseconds.
+    pub(super) fn nanoseconds(self, at: Duration) -> i64 {
+        let since = i64::try_from(at.as_nanos()).unwrap_or(i64::MAX);
+        let began = self.unix_microseconds.saturating_mul(1_000);
+        began.saturating_add(since)
     }
 }
 
@@ -277,7 +286,7 @@ impl RunningProbe {
         window.advance(now, told.collect(), counts);
     }
 
-    pub(super) fn snapshot(&self, readers: Rows, epoch: Epoch) -> ProbeSnapshot {
+    pub(super) fn snapshot(&self, readers: Rows, exact: Figures, epoch: Epoch) -> ProbeSnapshot {
         let (cumulative, at) = self.window.newest();
         let span = self.window.span();
         let wall = |at| epoch.wall(at);
@@ -297,6 +306,13 @@ impl RunningProbe {
                  out; select fewer maps"
             ));
         }
+        if exact.without_room > 0 {
+            problems.push(format!(
+                "of {} maps and operations there are no exact figures, since there is room for {MAX_KEPT} operations; \
+                 select fewer maps, or lower lastOperations",
+                exact.without_room
+            ));
+        }
         ProbeSnapshot {
             name: self.request.name.clone(),
             uid: self.request.uid.clone(),
@@ -313,6 +329,7 @@ impl RunningProbe {
             spikes: self.spikes.spikes(span, wall),
             outliers: self.outliers.as_ref().map(OutlierWindow::outliers),
             callers: self.callers.rows(span, CALLERS_PER_MAP),
+            exact: exact.rows,
             readers,
             problems,
         }

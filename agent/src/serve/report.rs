@@ -110,6 +110,7 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         spikes: probe.spikes.clone(),
         outliers: probe.outliers.clone(),
         sampling: probe.sampling,
+        exact: probe.exact.clone(),
     }
 }
 
@@ -144,6 +145,7 @@ fn unmeasured(
         spikes: vec![],
         outliers: None,
         sampling: 1,
+        exact: vec![],
     }
 }
 
@@ -193,6 +195,7 @@ fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Repor
         largest.callers.clear();
         largest.spikes.clear();
         largest.outliers = None;
+        largest.exact.clear();
         largest.beginning = None;
         largest.rows_withheld = true;
         largest.problems.insert(0, advice);
@@ -243,6 +246,7 @@ mod tests {
             beginning_at: Duration::from_secs(4),
             within: counted(rows),
             sampling: 1,
+            exact: vec![],
             span: Duration::from_secs(6),
             worst: BTreeMap::new(),
             callers: vec![],
@@ -260,6 +264,7 @@ mod tests {
             losses: BTreeMap::from([("Storage".to_owned(), 2)]),
             cost: Cost::default(),
             shed: vec![],
+            written: None,
         }
     }
 

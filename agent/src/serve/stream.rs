@@ -351,6 +351,7 @@ mod tests {
             callers: vec![],
             spikes: vec![],
             outliers: None,
+            exact: vec![],
             readers: BTreeMap::new(),
             problems: vec![],
         });

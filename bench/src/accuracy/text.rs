@@ -82,8 +82,8 @@ rank, as beside hogs from P99 on, a large difference may be a small one of ranks
             row.map(|it| median(&it.bare_call))
         };
         let cold = bare(Reader::Long).zip(bare(Reader::Short));
-        let cold = cold.map_or("some time".to_owned(), |(cold, warm)| {
-            format!("{:.0} ns", cold - warm)
+        let cold = cold.map_or("longer".to_owned(), |(cold, warm)| {
+            format!("{:+.0} ns", cold - warm)
         });
         writeln!(
             text,
@@ -94,8 +94,8 @@ the same rank it has another event, and the difference tells how events are spre
 reads lie mostly inside the hooks, so theirs tell.
 
 The constant is measured on short reads and used for long ones, of which each copies 64 KiB and leaves the caches empty of what
-the way back to the caller and its clock need: a bare system call alone takes {cold} longer after such a copy. So long reads
-come out too short by that, and by the same of the hooks' way out, which is after their last reading of the clock.
+the way back to the caller and its clock need: a bare system call alone took {cold} after such a copy in this run. So long
+reads come out too short by that, and by the same of the hooks' way out, which is after their last reading of the clock.
 
 {} reads were compared. The probes' counts differed from the callers' by {}, and {} operations were lost.",
             self.reads, self.miscounted, self.lost

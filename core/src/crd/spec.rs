@@ -378,7 +378,8 @@ pub enum ReadMethod {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
-    validation = ("!has(self.oneIn) || self.strategy == 'Sampled'", "oneIn goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out")
+    validation = ("!has(self.oneIn) || self.strategy == 'Sampled'", "oneIn goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out"),
+    validation = ("!has(self.lastOperations) || self.strategy == 'SlidingWindow'", "lastOperations goes with strategy SlidingWindow only; write strategy: SlidingWindow, or leave lastOperations out")
 )]
 pub struct Aggregation {
     /// Which operations count, and how.
@@ -389,6 +390,11 @@ pub struct Aggregation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024]))]
     pub one_in: Option<i64>,
+
+    /// With `SlidingWindow`: of so many newest operations on each map there are exact figures. Absent: 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 256, max = 65_536))]
+    pub last_operations: Option<i64>,
 }
 
 /// Which operations count, and how.
@@ -399,4 +405,8 @@ pub enum Strategy {
     Histogram,
     /// One operation in `oneIn` is counted, for all of them. Counts are estimates; it costs callers less.
     Sampled,
+    /// Every operation is counted, and of the newest on each map `status.exact` has figures that are not rounded.
+    SlidingWindow,
+    /// Every operation is counted, and kept as it is as long as it is in the window. For a short look: it costs most.
+    Direct,
 }

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::agents::AgentsStatus;
+use super::exact::ExactStatus;
 use super::outliers::OutliersStatus;
 use crate::vocabulary::{MapType, Operation, Outcome};
 
@@ -65,6 +66,12 @@ pub struct MapLatencyProbeStatus {
     /// Slow operations, told one by one. Absent unless `spec.outliers` asks for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outliers: Option<OutliersStatus>,
+
+    /// Exact figures, of single operations: those of most operations. Empty unless `spec.aggregation` has the strategy
+    /// `SlidingWindow` or `Direct`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "atomic"))]
+    pub exact: Vec<ExactStatus>,
 
     /// The callers that spent most time in operations, per map and operation, and for each node and map with more
     /// callers than are told apart one row for all the others.

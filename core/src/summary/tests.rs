@@ -1,6 +1,7 @@
 //! Nodes merge without loss, and each figure comes from where it says.
 
 use super::*;
+use crate::exact::{ExactPercentiles, ExactRow, Latencies};
 use crate::measure::{Rows, SeriesKey};
 use crate::vocabulary::{MapIdentity, MapType, Outcome};
 
@@ -42,6 +43,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
         callers: vec![],
         spikes: vec![],
         outliers: None,
+        exact: vec![],
         losses: BTreeMap::new(),
     }
 }
@@ -181,4 +183,53 @@ fn a_node_that_samples_makes_the_sums_estimates() {
     assert_eq!(exact.summary.reads.as_deref(), Some("64"));
     assert_eq!(mixed.sampled_one_in, Some(16));
     assert_eq!(mixed.summary.reads.as_deref(), Some("~64"));
+}
+
+#[test]
+fn exact_figures_of_nodes_stand_side_by_side_and_are_not_merged() {
+    let percentiles = |p50| ExactPercentiles {
+        p50,
+        p90: p50,
+        p99: p50,
+        p999: p50,
+        max: 1_234_567,
+    };
+    let row = |count: u64, missed| ExactRow {
+        map_id: 1,
+        operation: Operation::Lookup,
+        count,
+        missed,
+        let_go: 3,
+        span: Duration::from_secs(2),
+        latencies: (count > 0).then(|| Latencies {
+            until_user: percentiles(count),
+            kernel_window: percentiles(count / 2),
+        }),
+    };
+    let of = |node, exact| NodeWindow {
+        exact,
+        ..window(node, Rows::new())
+    };
+    let few = of("a", vec![row(7, 0), row(0, 9)]);
+    let many = of("b", (10..30).map(|it| row(it, 1)).collect());
+
+    let two = status(&[few.clone(), many], TWO_OF_TWO, vec![], None).exact;
+    let one = status(&[few], TWO_OF_TWO, vec![], None).exact;
+
+    let counts: Vec<i64> = two.iter().map(|it| it.count).collect();
+    assert_eq!(counts, (20..30).rev().collect::<Vec<i64>>());
+    assert_eq!(
+        (two[0].node.as_str(), two[0].map.name.as_str()),
+        ("b", "map1")
+    );
+    assert_eq!((two[0].missed, two[0].let_go), (1, 3));
+    assert_eq!(two[0].span_nanoseconds, 2_000_000_000);
+    let until_user = two[0].until_user.as_ref().unwrap();
+    assert_eq!(
+        (until_user.p50_nanoseconds, until_user.max_nanoseconds),
+        (29, 1_234_567)
+    );
+    assert_eq!(two[0].kernel_window.as_ref().unwrap().p50_nanoseconds, 14);
+    assert_eq!((one[1].count, one[1].missed), (0, 9));
+    assert_eq!((&one[1].until_user, &one[1].kernel_window), (&None, &None));
 }

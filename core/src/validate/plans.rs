@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::crd::spec::{ActiveReads, Aggregation, OutlierSelector, ReadMethod, Strategy};
 
+use crate::exact::{Keep, MAX_KEPT};
+
 use super::CpuChoice;
 use super::problems::Problems;
 
@@ -46,14 +48,30 @@ pub enum AggregationPlan {
         /// A power of two.
         one_in: u32,
     },
+    /// Every operation is counted, and the last ones of each map and operation have exact figures.
+    SlidingWindow {
+        /// How many.
+        last: usize,
+    },
+    /// Every operation is counted, and kept as it is for the window.
+    Direct,
 }
 
 impl AggregationPlan {
     /// How many operations one stands for.
     pub const fn sampling(self) -> u32 {
         match self {
-            Self::Histogram => 1,
+            Self::Histogram | Self::SlidingWindow { .. } | Self::Direct => 1,
             Self::Sampled { one_in } => one_in,
+        }
+    }
+
+    /// Which single operations are kept beside the counts. `None`: none.
+    pub const fn keeps(self) -> Option<Keep> {
+        match self {
+            Self::Histogram | Self::Sampled { .. } => None,
+            Self::SlidingWindow { last } => Some(Keep::Last(last)),
+            Self::Direct => Some(Keep::All(MAX_KEPT)),
         }
     }
 }
@@ -62,6 +80,10 @@ impl AggregationPlan {
 const ONE_IN: i64 = 16;
 /// Least and most that it may say.
 const ONE_IN_RANGE: (u32, u32) = (2, 1024);
+/// How many operations have exact figures where a spec does not say.
+const LAST_OPERATIONS: i64 = 4096;
+/// Least and most that it may say.
+const LAST_OPERATIONS_RANGE: (u32, u32) = (256, 65_536);
 
 pub(super) fn check_outliers(outliers: &OutlierSelector, problems: &mut Problems) -> OutlierPlan {
     let OutlierSelector {
@@ -106,29 +128,46 @@ pub(super) fn check_aggregation(
     aggregation: Option<&Aggregation>,
     problems: &mut Problems,
 ) -> AggregationPlan {
-    const FIELD: &str = "spec.aggregation.oneIn";
-    let Some(Aggregation { strategy, one_in }) = aggregation else {
+    let Some(Aggregation {
+        strategy,
+        one_in,
+        last_operations,
+    }) = aggregation
+    else {
         return AggregationPlan::default();
     };
-    match (strategy, one_in) {
-        (Strategy::Histogram, None) => AggregationPlan::Histogram,
-        (Strategy::Histogram, Some(_)) => {
-            let advice =
-                "goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out";
-            problems.add(FIELD, advice);
-            AggregationPlan::Histogram
-        }
-        (Strategy::Sampled, one_in) => {
-            let (least, most) = ONE_IN_RANGE;
-            let asked = one_in.unwrap_or(ONE_IN);
-            let one_in = u32::try_from(asked).unwrap_or_default();
-            if !(least..=most).contains(&one_in) || !one_in.is_power_of_two() {
-                let advice = format!(
-                    "is {asked}; write a power of two from {least} to {most}, such as {ONE_IN}"
-                );
-                problems.add(FIELD, advice);
-            }
-            AggregationPlan::Sampled { one_in }
-        }
+    if one_in.is_some() && *strategy != Strategy::Sampled {
+        let advice = "goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out";
+        problems.add("spec.aggregation.oneIn", advice);
     }
+    if last_operations.is_some() && *strategy != Strategy::SlidingWindow {
+        let advice = "goes with strategy SlidingWindow only; write strategy: SlidingWindow, or leave lastOperations out";
+        problems.add("spec.aggregation.lastOperations", advice);
+    }
+    match strategy {
+        Strategy::Histogram => AggregationPlan::Histogram,
+        Strategy::Sampled => AggregationPlan::Sampled {
+            one_in: check_one_in(one_in.unwrap_or(ONE_IN), problems),
+        },
+        Strategy::SlidingWindow => {
+            let (least, most) = LAST_OPERATIONS_RANGE;
+            let asked = last_operations.unwrap_or(LAST_OPERATIONS);
+            let number = problems.range("spec.aggregation.lastOperations", asked, least, most);
+            AggregationPlan::SlidingWindow {
+                last: usize::try_from(number).unwrap_or(usize::MAX),
+            }
+        }
+        Strategy::Direct => AggregationPlan::Direct,
+    }
+}
+
+fn check_one_in(asked: i64, problems: &mut Problems) -> u32 {
+    let (least, most) = ONE_IN_RANGE;
+    let one_in = u32::try_from(asked).unwrap_or_default();
+    if !(least..=most).contains(&one_in) || !one_in.is_power_of_two() {
+        let advice =
+            format!("is {asked}; write a power of two from {least} to {most}, such as {ONE_IN}");
+        problems.add("spec.aggregation.oneIn", advice);
+    }
+    one_in
 }

@@ -1,6 +1,7 @@
 //! What a checked spec matches, and what is refused with which advice.
 
 use super::*;
+use crate::exact::{Keep, MAX_KEPT};
 use crate::vocabulary::MapType;
 
 fn spec(yaml: &str) -> MapLatencyProbeSpec {
@@ -102,6 +103,25 @@ fn one_operation_in_so_many_is_counted() {
         );
         assert_eq!(sampling(&aggregation).unwrap_err().to_string(), message);
     }
+}
+
+#[test]
+fn single_operations_are_kept_only_where_that_is_asked_for() {
+    let keeps = |aggregation: &str| {
+        let yaml = format!("{{maps: [{{ids: [1]}}], aggregation: {aggregation}}}");
+        spec(&yaml).check().map(|it| it.aggregation.keeps())
+    };
+    assert_eq!(keeps("{}"), Ok(None));
+    assert_eq!(keeps("{strategy: Sampled}"), Ok(None));
+    assert_eq!(
+        keeps("{strategy: SlidingWindow}"),
+        Ok(Some(Keep::Last(4096)))
+    );
+    let most = "{strategy: SlidingWindow, lastOperations: 65536}";
+    assert_eq!(keeps(most), Ok(Some(Keep::Last(65_536))));
+    assert_eq!(keeps("{strategy: Direct}"), Ok(Some(Keep::All(MAX_KEPT))));
+    let direct = spec("{maps: [{ids: [1]}], aggregation: {strategy: Direct}}");
+    assert_eq!(direct.check().unwrap().aggregation.sampling(), 1);
 }
 
 #[test]
@@ -218,6 +238,16 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
         (
             "{maps: [{ids: [1]}], aggregation: {oneIn: 8}}",
             "spec.aggregation.oneIn: goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out",
+        ),
+        (
+            "{maps: [{ids: [1]}], aggregation: {strategy: Direct, oneIn: 8, lastOperations: 256}}",
+            "spec.aggregation.oneIn: goes with strategy Sampled only; write strategy: Sampled, or leave oneIn out; \
+             spec.aggregation.lastOperations: goes with strategy SlidingWindow only; write strategy: SlidingWindow, or \
+             leave lastOperations out",
+        ),
+        (
+            "{maps: [{ids: [1]}], aggregation: {strategy: SlidingWindow, lastOperations: 255}}",
+            "spec.aggregation.lastOperations: is 255; write a number from 256 to 65536",
         ),
         (
             "{maps: [{ids: [1]}], operations: []}",

@@ -73,10 +73,9 @@ impl Count {
     pub fn run(&self) -> Result<bool> {
         let logs = super::folder(&self.logs)?;
         let cache = Cache::of_user()?;
-        let kernels = cache.newest()?.into_iter();
+        let mut kernels = cache.newest()?.into_iter();
         let kernel = kernels
-            .filter(|it| !it.is_realtime())
-            .next_back()
+            .rfind(|it| !it.is_realtime())
             .context("there is no kernel")?;
         let initramfs = logs.join("initramfs-count");
         write_image(&initramfs)?;

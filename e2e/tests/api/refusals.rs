@@ -9,7 +9,7 @@ use maplatency_e2e::workspace;
 use super::shared::{NODE, condition};
 
 /// Specs that the API server refuses, and a part of what kubectl then says.
-const REFUSED: [(&str, &str); 30] = [
+const REFUSED: [(&str, &str); 32] = [
     ("{}", "spec.maps: Required value"),
     (
         "{maps: []}",
@@ -102,6 +102,14 @@ const REFUSED: [(&str, &str); 30] = [
     (
         "{maps: [{ids: [1]}], aggregation: {strategy: Sampled, oneIn: 3}}",
         "spec.aggregation.oneIn: Unsupported value: 3: supported values: ",
+    ),
+    (
+        "{maps: [{ids: [1]}], aggregation: {strategy: Direct, lastOperations: 256}}",
+        "lastOperations goes with strategy SlidingWindow only; write strategy: SlidingWindow, or leave lastOperations out",
+    ),
+    (
+        "{maps: [{ids: [1]}], aggregation: {strategy: SlidingWindow, lastOperations: 255}}",
+        "spec.aggregation.lastOperations in body should be greater than or equal to 256",
     ),
     (
         "{maps: [{ids: [1]}], windowSeconds: 601}",

@@ -7,6 +7,7 @@ use maplatency_core::MapIdentity;
 use maplatency_core::budget::Shed;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
+use maplatency_core::exact::ExactRow;
 use maplatency_core::measure::{NodeWindow, Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
 use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
@@ -45,6 +46,7 @@ struct ProbeWindow {
     spikes: Vec<Spike>,
     outliers: Option<Outliers>,
     sampling: u32,
+    exact: Vec<ExactRow>,
     problems: Vec<String>,
 }
 
@@ -119,6 +121,7 @@ impl Epoch {
             spikes,
             outliers,
             sampling,
+            exact,
         } = report;
         let known = self
             .windows
@@ -158,6 +161,7 @@ impl Epoch {
         probe.spikes = spikes;
         probe.outliers = outliers;
         probe.sampling = sampling;
+        probe.exact = exact;
         probe.problems = problems;
         self.windows.insert(uid, probe);
         advanced
@@ -201,6 +205,9 @@ impl Epoch {
         let spikes = probe.spikes.iter();
         let spikes = spikes.filter(|it| is_within(it.map_id, it.operation));
         let spikes = spikes.cloned().collect();
+        let exact = probe.exact.iter();
+        let exact = exact.filter(|it| is_within(it.map_id, it.operation));
+        let exact = exact.cloned().collect();
         let window = NodeWindow {
             node: node.to_owned(),
             boot_id: self.boot_id.clone(),
@@ -209,6 +216,7 @@ impl Epoch {
             span: probe.window.span(),
             rows,
             sampling: probe.sampling,
+            exact,
             worst,
             callers,
             spikes,
@@ -250,6 +258,7 @@ impl ProbeWindow {
             spikes: Vec::new(),
             outliers: None,
             sampling: 1,
+            exact: Vec::new(),
             problems: Vec::new(),
         }
     }

@@ -94,6 +94,7 @@ prop_compose! {
             spikes: vec![],
             outliers: None,
             sampling: 1,
+            exact: vec![],
         }
     }
 }

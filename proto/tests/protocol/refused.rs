@@ -40,7 +40,7 @@ fn every_malformed_field_of_an_assignment_is_named() {
     fn spec(assign: &mut wire::Assign) -> &mut wire::Spec {
         assign.probes[0].spec.as_mut().unwrap()
     }
-    let cases: [(&str, Spoil); 23] = [
+    let cases: [(&str, Spoil); 24] = [
         ("assign.revision", |it| it.revision = 0),
         ("assign.report_period_milliseconds", |it| {
             it.report_period_milliseconds = 0;
@@ -104,6 +104,9 @@ fn every_malformed_field_of_an_assignment_is_named() {
         }),
         ("assign.probes[0].spec.aggregation.one_in", |it| {
             spec(it).aggregation.as_mut().unwrap().one_in = Some(1);
+        }),
+        ("assign.probes[0].spec.aggregation.last_operations", |it| {
+            spec(it).aggregation.as_mut().unwrap().last_operations = Some(255);
         }),
         ("assign.probes[0].spec.window_seconds", |it| {
             spec(it).window_seconds = 1;

@@ -142,7 +142,7 @@ fn every_malformed_field_of_a_report_is_named() {
 #[test]
 fn every_malformed_field_of_callers_and_spikes_is_named() {
     type Spoil = fn(&mut wire::Report);
-    let cases: [(&str, Spoil); 15] = [
+    let cases: [(&str, Spoil); 20] = [
         ("report.probes[0].callers", |it| {
             it.probes[0].callers = vec![wire::CallerRow::default(); MAX_CALLER_ROWS + 1];
         }),
@@ -184,6 +184,22 @@ fn every_malformed_field_of_callers_and_spikes_is_named() {
         ("report.shed[0].one_in", |it| it.shed[0].one_in = 0),
         ("report.shed[1].step", |it| it.shed.extend_from_within(..)),
         ("report.shed", |it| it.shed = vec![it.shed[0]; 4]),
+        ("report.probes[0].exact", |it| {
+            let exact = &mut it.probes[0].exact;
+            *exact = vec![exact[0]; 65];
+        }),
+        ("report.probes[0].exact[1].count", |it| {
+            it.probes[0].exact[1].count = 1;
+        }),
+        ("report.probes[0].exact[0].count", |it| {
+            it.probes[0].exact[0].count = 0;
+        }),
+        ("report.probes[0].exact[0].kernel_window", |it| {
+            it.probes[0].exact[0].kernel_window = None;
+        }),
+        ("report.probes[0].exact[0].until_user.p90", |it| {
+            it.probes[0].exact[0].until_user.as_mut().unwrap().p90 = 0;
+        }),
         ("report.probes[0].sampling", |it| {
             it.probes[0].sampling = 1025;
         }),

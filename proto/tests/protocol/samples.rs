@@ -6,6 +6,7 @@ use std::time::Duration;
 use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::callers::{CallerIdentity, CallerRow, Container};
 use maplatency_core::cost::{BpfRunTime, Cost, CpuTime};
+use maplatency_core::exact::{ExactPercentiles, ExactRow, Latencies};
 use maplatency_core::measure::{Counts, Rows, SeriesKey, WorstSlice};
 use maplatency_core::outliers::{
     Evidence, Instead, Outlier, OutlierCaller, OutlierCounts, Outliers,
@@ -155,6 +156,36 @@ pub(crate) fn shed() -> Shed {
     }
 }
 
+/// One row with figures, and one of operations that were all missed.
+pub(crate) fn exact() -> Vec<ExactRow> {
+    let percentiles = ExactPercentiles {
+        p50: 1,
+        p90: 2,
+        p99: 3,
+        p999: 3,
+        max: u64::MAX,
+    };
+    let row = ExactRow {
+        map_id: 1,
+        operation: Operation::Lookup,
+        count: 4096,
+        missed: 7,
+        let_go: 8,
+        span: Duration::from_nanos(9),
+        latencies: Some(Latencies {
+            until_user: percentiles,
+            kernel_window: percentiles,
+        }),
+    };
+    let missed = ExactRow {
+        operation: Operation::Update,
+        count: 0,
+        latencies: None,
+        ..row.clone()
+    };
+    vec![row, missed]
+}
+
 pub(crate) fn report() -> wire::Report {
     let key = SeriesKey {
         map_id: 1,
@@ -198,6 +229,7 @@ pub(crate) fn report() -> wire::Report {
             spikes: vec![spike()],
             outliers: Some(outliers()),
             sampling: 1,
+            exact: exact(),
         }],
         losses: BTreeMap::from([("Attr".to_owned(), 1)]),
         cost: Cost {

@@ -1,12 +1,13 @@
 //! What is sent arrives as it was sent.
 
 use maplatency_core::cost::Cost;
+use maplatency_core::crd::spec as crd;
 use maplatency_proto::{AgentMessage, Assignment, OperatorMessage, Report, wire};
 use proptest::prelude::*;
 use wire::agent_message::Kind;
 
 use super::arbitrary::reports;
-use super::samples::{assignment, caller, hello, others, outliers, report, spike};
+use super::samples::{assignment, caller, exact, hello, others, outliers, report, spike};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -49,7 +50,7 @@ fn the_node_selector_does_not_travel() {
 }
 
 #[test]
-fn callers_spikes_and_outliers_arrive_as_they_were_sent() {
+fn callers_spikes_outliers_and_exact_figures_arrive_as_they_were_sent() {
     let sent = wire::AgentMessage {
         kind: Some(Kind::Report(report())),
     };
@@ -59,6 +60,28 @@ fn callers_spikes_and_outliers_arrive_as_they_were_sent() {
     assert_eq!(received.probes[0].callers, [caller(), others()]);
     assert_eq!(received.probes[0].spikes, [spike()]);
     assert_eq!(received.probes[0].outliers, Some(outliers()));
+    assert_eq!(received.probes[0].exact, exact());
+}
+
+#[test]
+fn every_strategy_arrives_as_it_was_sent() {
+    for (strategy, one_in, last_operations) in [
+        (crd::Strategy::Histogram, None, None),
+        (crd::Strategy::Sampled, Some(64), None),
+        (crd::Strategy::SlidingWindow, None, Some(256)),
+        (crd::Strategy::Direct, None, None),
+    ] {
+        let mut sent = assignment();
+        sent.probes[0].spec.aggregation = Some(crd::Aggregation {
+            strategy,
+            one_in,
+            last_operations,
+        });
+        assert_eq!(
+            Assignment::try_from(wire::Assign::from(sent.clone())),
+            Ok(sent)
+        );
+    }
 }
 
 #[test]

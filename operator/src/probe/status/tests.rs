@@ -41,6 +41,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         span: Duration::ZERO,
         rows: [].into(),
         sampling: 1,
+        exact: vec![],
         worst: [].into(),
         callers: vec![],
         spikes: vec![],

@@ -29,8 +29,17 @@ pub struct Count {
 
 /// What the benchmark wrote, as far as it is of use here.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct Benchmark {
+    cost: Part,
+}
+
+#[derive(Debug, Deserialize)]
+struct Part {
+    figures: Figures,
+}
+
+#[derive(Debug, Deserialize)]
+struct Figures {
     absent: Vec<String>,
     rows: Vec<Measured>,
 }
@@ -114,14 +123,27 @@ impl Count {
 }
 
 fn write_image(to: &std::path::Path) -> Result<()> {
-    let programs = Programs::build(Build::Release(&["maplatency-agent", "maplatency-bench"]))?;
-    let agent = programs.binary("maplatency-agent")?;
-    let bench = programs.binary("maplatency-bench")?;
-    let settings = format!("agent='{}'\nbench='{}'\n", agent.display(), bench.display());
+    // As `make bench` builds them.
+    let packages = &[
+        "maplatency-agent",
+        "maplatency-workload",
+        "maplatency-bench",
+    ];
+    let built = Programs::build(Build::Release(packages))?;
+    let programs = packages
+        .iter()
+        .map(|it| built.binary(it))
+        .collect::<Result<Vec<_>>>()?;
+    let variables: Vec<String> = ["agent", "workload", "bench"]
+        .iter()
+        .zip(&programs)
+        .map(|(name, program)| format!("{name}='{}'\n", program.display()))
+        .collect();
+    let settings = variables.concat();
     let contents = Contents {
         job: include_str!("count.sh"),
         settings,
-        programs: [agent, bench].into_iter().chain(bpftrace()).collect(),
+        programs: programs.into_iter().chain(bpftrace()).collect(),
         files: vec![],
     };
     image::write(&contents, to)
@@ -144,7 +166,8 @@ fn figures(said: &str, kernel: &str) -> Result<Option<Instructions>> {
         return Ok(None);
     }
     let benchmark: Benchmark = serde_json::from_str(&json).context("the benchmark's figures")?;
-    let rows = benchmark.rows.into_iter().map(|it| {
+    let Figures { absent, rows } = benchmark.cost.figures;
+    let rows = rows.into_iter().map(|it| {
         let (Some(alone), Some(added_to_read), Some(added_to_unrelated)) = (
             it.read.first().copied(),
             it.added_to_read.first().copied(),
@@ -162,7 +185,7 @@ fn figures(said: &str, kernel: &str) -> Result<Option<Instructions>> {
     Ok(Some(Instructions {
         kernel: kernel.to_owned(),
         preempt: Preempt::None.to_string(),
-        absent: benchmark.absent,
+        absent,
         rows: rows.collect::<Result<_>>()?,
     }))
 }
@@ -173,8 +196,8 @@ mod tests {
 
     #[test]
     fn figures_are_taken_from_the_lines_of_the_benchmark_alone() {
-        let said = "vm: kernel 6.12\r\nvm: json {\"absent\": [], \"rows\": [\r\nvm: json {\"tool\": \"x\", \"read\": [900.0],\r\n\
-            vm: json \"addedToRead\": [500.0], \"addedToUnrelated\": [0.5]}]}\r\nvm: done\r\n";
+        let said = "vm: kernel 6.12\r\nvm: json {\"cost\": {\"figures\": {\"absent\": [], \"rows\": [\r\nvm: json {\"tool\": \"x\", \"read\": [900.0],\r\n\
+            vm: json \"addedToRead\": [500.0], \"addedToUnrelated\": [0.5]}]}}}\r\nvm: done\r\n";
         let figures = figures(said, "6.12").unwrap().unwrap();
         assert_eq!(
             figures.rows,

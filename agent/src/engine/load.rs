@@ -12,7 +12,7 @@ use maplatency_bpf::Tier;
 use maplatency_bpf::layout::{Config, Role};
 use maplatency_bpf::sys;
 use maplatency_core::budget::Detail;
-
+use nix::sys::resource::{UsageWho, getrusage};
 use tracing::{debug, info};
 
 use super::Engine;
@@ -36,6 +36,14 @@ const LOOKUP_FUNCTION: &str = "bpf_map_copy_value";
 const FIRST_SLICE: u32 = 2;
 /// Calls by which the hooks prove themselves.
 const CHECK_CALLS: u64 = 16;
+/// How long to sleep for the same, as often as needed.
+const SLEEPS: [Duration; 5] = [
+    Duration::from_millis(2),
+    Duration::from_millis(10),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+];
 
 /// Why the probes could not be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -341,8 +349,7 @@ fn check(
     for _ in 0..CHECK_CALLS {
         answer = answer.and(own.lookup(&0u32.to_ne_bytes(), &mut value));
     }
-    // Sleeping is what makes the scheduler switch.
-    thread::sleep(Duration::from_millis(2));
+    be_switched();
     take_role(role, Role::Nobody).map_err(LoadError::Identify)?;
     answer.map_err(|it| unreadable(it.into()))?;
 
@@ -357,6 +364,23 @@ fn check(
         calls: seen.checked_calls,
         switches: seen.checked_switches,
     })
+}
+
+/// Sleeps until the scheduler has switched this thread. On a machine that stands still meanwhile, as a virtual one may, a
+/// sleep is over before the thread has left its CPU.
+fn be_switched() {
+    // Where the kernel does not tell, one sleep has to do.
+    let switches = || {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).ok();
+        usage.map(|it| it.voluntary_context_switches())
+    };
+    let before = switches();
+    for pause in SLEEPS {
+        thread::sleep(pause);
+        if before.is_none() || switches() != before {
+            break;
+        }
+    }
 }
 
 /// Tells the kernel side what the calling thread does.

@@ -11,7 +11,13 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Says how many times longer than usual everything takes on this machine. Set in virtual machines without KVM.
 const SLOWNESS: &str = "MAPLATENCY_TEST_SLOWNESS";
 
-/// Calls `check` until it returns a value, or fails after `timeout`, times [`SLOWNESS`] if that is set.
+/// How long on this machine may take what is to take so long at most: times [`SLOWNESS`] if that is set.
+pub fn limit(usual: Duration) -> Result<Duration> {
+    let slowness = std::env::var(SLOWNESS).map_or(Ok(1), |it| it.parse());
+    Ok(usual * slowness.with_context(|| format!("{SLOWNESS} is no number"))?)
+}
+
+/// Calls `check` until it returns a value, or fails after [`limit`] of `timeout`.
 ///
 /// `what` completes the sentence "waited for …". A check answers
 ///
@@ -44,8 +50,7 @@ pub async fn until<T>(
     timeout: Duration,
     mut check: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
-    let slowness = std::env::var(SLOWNESS).map_or(Ok(1), |it| it.parse());
-    let timeout = timeout * slowness.with_context(|| format!("{SLOWNESS} is no number"))?;
+    let timeout = limit(timeout)?;
     let mut last = "no check has ended".to_owned();
     let poll = async {
         loop {

@@ -85,9 +85,9 @@ async fn comes_and_goes(end: impl FnOnce(&mut Daemon) -> Result<()>) -> Result<(
 #[tokio::test]
 async fn an_agent_that_is_stopped_leaves_nothing_in_the_kernel() -> Result<()> {
     comes_and_goes(|agent| {
-        let ended = agent.terminate(Duration::from_secs(5))?;
+        let ended = agent.terminate(wait::limit(Duration::from_secs(5))?)?;
         ensure!(
-            ended.took < Duration::from_secs(2),
+            ended.took < wait::limit(Duration::from_secs(2))?,
             "it took {:?}",
             ended.took
         );

@@ -16,7 +16,7 @@ const STOP: Duration = Duration::from_millis(1500);
 
 /// Runs `work` on one thread; measuring has its own.
 pub(crate) fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    share_heap();
+    crate::heap::share();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -100,25 +100,4 @@ pub(crate) async fn stop(monitor: Monitor) -> anyhow::Result<()> {
     // The kernel frees everything when the process is gone.
     warn!("Measuring did not end in time");
     Ok(())
-}
-
-/// Lets all threads allocate from one heap. In the one of its own that a thread has otherwise, what the engine keeps lies
-/// scattered among the kernel's types, and [`trim_heap`] gives back half of them: 11 MiB stay resident instead of 1.3.
-fn share_heap() {
-    #[cfg(target_env = "gnu")]
-    #[allow(unsafe_code, reason = "the C library has no safe wrapper")]
-    // SAFETY: takes no address; a value that it does not like is left unheeded.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-    }
-}
-
-/// Gives memory back that was needed once. The kernel's types alone, parsed, take more than all that follows.
-pub(crate) fn trim_heap() {
-    #[cfg(target_env = "gnu")]
-    #[allow(unsafe_code, reason = "the C library has no safe wrapper")]
-    // SAFETY: takes no address, and may be called at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
 }

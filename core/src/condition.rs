@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use crate::agents::AgentFacts;
 use crate::budget::{Resource, Shed, Step};
 use crate::glob::KERNEL_NAME_LENGTH;
-use crate::measure::NodeWindow;
+use crate::node_window::NodeWindow;
 use crate::summary;
 
 /// Sums up the other two.

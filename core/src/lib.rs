@@ -13,6 +13,7 @@ pub mod exact;
 pub mod glob;
 pub mod histogram;
 pub mod measure;
+pub mod node_window;
 pub mod outliers;
 pub mod path_glob;
 pub mod spikes;

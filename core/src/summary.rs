@@ -16,9 +16,8 @@ use crate::crd::status::{
     SummaryText, WorstSecond,
 };
 use crate::histogram::{Histogram, Percentile};
-use crate::measure::{
-    Counts, NodeWindow, Place, WorstSlice, by_place, parts_per_million, time_lost,
-};
+use crate::measure::{Counts, Place, WorstSlice, by_place, parts_per_million, time_lost};
+use crate::node_window::NodeWindow;
 use crate::spikes::Spike;
 use crate::units;
 use crate::vocabulary::{Operation, Outcome};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use maplatency_core::agents::AgentFacts;
-use maplatency_core::measure::NodeWindow;
+use maplatency_core::node_window::NodeWindow;
 use maplatency_proto::{AssignedProbe, Assignment, Hello, Report};
 use tokio::sync::watch;
 

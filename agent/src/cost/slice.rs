@@ -74,7 +74,7 @@ impl SliceCost {
         let is_near = memory()? > budget - budget / 5;
         if is_near && self.untrimmed >= TRIM {
             self.untrimmed = 0;
-            crate::process::trim_heap();
+            crate::heap::trim();
         }
         memory()
     }

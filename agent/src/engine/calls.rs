@@ -7,7 +7,8 @@ use aya::maps::PerCpuArray;
 use aya::programs::BtfTracePoint;
 use aya::{Btf, Ebpf};
 
-use super::load::{self, LoadError};
+use super::load_error::{self, LoadError};
+use super::parts;
 
 /// For how long system calls are counted.
 const WATCH: Duration = Duration::from_secs(1);
@@ -27,14 +28,14 @@ pub(super) struct Calls {
 impl Calls {
     /// Counts for a second.
     pub(super) fn watch(ebpf: &mut Ebpf, btf: &Btf) -> Result<Self, LoadError> {
-        let refused = |step| load::refused(step, "count_calls");
-        let program: &mut BtfTracePoint = load::program(ebpf, "count_calls");
+        let refused = |step| load_error::refused(step, "count_calls");
+        let program: &mut BtfTracePoint = parts::program(ebpf, "count_calls");
         program.load("sys_enter", btf).map_err(refused("load"))?;
         let link = program.attach().map_err(refused("attach"))?;
         thread::sleep(WATCH);
         program.detach(link).map_err(refused("detach"))?;
         program.unload().map_err(refused("unload"))?;
-        let counts = load::typed(ebpf, "call_counts", PerCpuArray::<_, u64>::try_from)?;
+        let counts = parts::typed(ebpf, "call_counts", PerCpuArray::<_, u64>::try_from)?;
         let sum = |key| {
             let counts = counts.get(&key, 0).map_err(|source| LoadError::Map {
                 map: "call_counts",

@@ -11,7 +11,7 @@ use maplatency_bpf::layout;
 use maplatency_core::validate::Holder;
 
 use super::callers::path_of;
-use super::load::program;
+use super::parts::program;
 use super::{Engine, tier};
 use crate::error::chain;
 

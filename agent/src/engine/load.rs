@@ -1,13 +1,13 @@
 //! Loads the programs, attaches them, and checks that they see what they must see.
 
 use std::collections::BTreeSet;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::thread;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray, Queue, RingBuf};
-use aya::programs::{BtfTracePoint, FEntry, FExit, ProgramError, RawTracePoint, TracePoint};
-use aya::{Btf, BtfError, Ebpf, EbpfError, EbpfLoader};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, Queue, RingBuf};
+use aya::programs::{BtfTracePoint, FEntry, FExit, RawTracePoint, TracePoint};
+use aya::{Btf, Ebpf, EbpfLoader};
 use maplatency_bpf::Tier;
 use maplatency_bpf::layout::{Config, Role};
 use maplatency_bpf::sys;
@@ -20,22 +20,20 @@ use super::callers::Callers;
 use super::calls::Calls;
 use super::drain::Blocks;
 use super::handover::Handover;
+use super::load_error::{CHECK_CALLS, LoadError, refused};
 use super::outliers::Outliers;
+use super::parts::{opened, program, program_fd, typed};
 use super::slots::Slots;
 use super::tier::{Refusal, RunningTier, TierChoice};
-use super::tracefs::{self, TracefsError};
+use super::tracefs;
 use crate::error::chain;
 
-/// The programs in which the tiers differ.
-const HOOKS: [&str; 2] = ["enter_bpf", "exit_bpf"];
 /// What the kernel calls the inside of bpf(2).
 const FUNCTION: &str = "__sys_bpf";
 /// What does the look-up in it.
 const LOOKUP_FUNCTION: &str = "bpf_map_copy_value";
 /// Slices 0 and 1 would be taken for those of blocks that nothing was counted in.
 const FIRST_SLICE: u32 = 2;
-/// Calls by which the hooks prove themselves.
-const CHECK_CALLS: u64 = 16;
 /// How long to sleep for the same, as often as needed.
 const SLEEPS: [Duration; 5] = [
     Duration::from_millis(2),
@@ -44,76 +42,6 @@ const SLEEPS: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
 ];
-
-/// Why the probes could not be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// Not enough rights.
-    #[error("loading probes needs CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; run as root")]
-    NotPermitted,
-    /// The kernel does not describe its types.
-    #[error(
-        "the kernel offers no BTF at /sys/kernel/btf/vmlinux; it has to be built with CONFIG_DEBUG_INFO_BTF=y"
-    )]
-    Btf(#[source] BtfError),
-    /// No place to learn about tracepoints.
-    #[error(transparent)]
-    Tracefs(#[from] TracefsError),
-    /// The kernel did not take the object.
-    #[error("the kernel did not take the BPF object")]
-    Object(#[source] EbpfError),
-    /// The kernel did not take a program.
-    #[error("could not {step} the program {program}")]
-    Program {
-        /// What was attempted.
-        step: &'static str,
-        /// Which one.
-        program: &'static str,
-        /// Why not.
-        source: ProgramError,
-    },
-    /// A map of the object could not be used.
-    #[error("could not use the BPF map {map}")]
-    Map {
-        /// Which one.
-        map: &'static str,
-        /// Why not.
-        source: super::ReadError,
-    },
-    /// The kernel did not say which maps the programs use.
-    #[error("could not ask the kernel which maps the probes use; that needs CAP_SYS_ADMIN")]
-    OwnMaps(#[source] ProgramError),
-    /// The agent could not make itself known to the kernel side.
-    #[error("could not make the agent known to its own probes")]
-    Identify(#[source] std::io::Error),
-    /// The kernel did not say how many CPUs there may be.
-    #[error("could not learn how many CPUs this host may have")]
-    Cpus(#[source] sys::Error),
-    /// No tier of hooks works.
-    #[error("no hooks for bpf(2) work here: {}", list(.0))]
-    NoTier(Vec<Refusal>),
-    /// The hooks are attached, but do not see what they have to.
-    #[error(
-        "the probes are attached but saw {calls} of {CHECK_CALLS} calls and {switches} context switches of their own check; a wrong number is worse than none, so nothing is measured"
-    )]
-    Blind {
-        /// Calls seen.
-        calls: u64,
-        /// Switches seen.
-        switches: u64,
-    },
-}
-
-impl LoadError {
-    /// Whether other hooks may work all the same.
-    fn is_of_the_hooks(&self) -> bool {
-        match self {
-            Self::Program { program, .. } => HOOKS.contains(program),
-            Self::Tracefs(_) | Self::Blind { .. } => true,
-            _ => false,
-        }
-    }
-}
 
 impl Engine {
     /// Loads and attaches the probes, by the first of the chosen tiers that works. They count nothing before a probe is added.
@@ -327,11 +255,6 @@ fn attach_event(
     Ok(())
 }
 
-fn list(refusals: &[Refusal]) -> String {
-    let each: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-    each.join("; ")
-}
-
 /// Calls bpf(2) and sleeps, and looks whether the hooks saw it. Teaches the kernel side what a map's file is.
 fn check(
     config: &Array<MapData, Config>,
@@ -395,63 +318,4 @@ pub(super) fn take_role(program: BorrowedFd<'_>, role: Role) -> std::io::Result<
 
 fn raw_tracepoint<'a>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut RawTracePoint {
     program(ebpf, name)
-}
-
-pub(super) fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> &'a mut P
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    ebpf.program_mut(name)
-        .expect("the object is compiled together with this crate")
-        .try_into()
-        .expect("the section says which type it is")
-}
-
-fn program_fd(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let program = ebpf
-        .program_mut(name)
-        .expect("the object is compiled together with this crate");
-    let fd = program.fd().map_err(refused("open", name))?;
-    fd.as_fd()
-        .try_clone_to_owned()
-        .map_err(|source| refused("open", name)(ProgramError::IOError(source)))
-}
-
-fn opened(ebpf: &Ebpf, name: &'static str) -> Result<sys::Map, LoadError> {
-    let Some(Map::Array(data) | Map::HashMap(data) | Map::ArrayOfMaps(data)) = ebpf.map(name)
-    else {
-        unreachable!("the object is compiled together with this crate")
-    };
-    let unusable = |source: super::ReadError| LoadError::Map { map: name, source };
-    let fd = data
-        .fd()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|it| unusable(aya::maps::MapError::IoError(it).into()))?;
-    sys::Map::from_fd(fd).map_err(|it| unusable(it.into()))
-}
-
-pub(super) fn typed<M>(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    convert: impl FnOnce(aya::maps::Map) -> Result<M, aya::maps::MapError>,
-) -> Result<M, LoadError> {
-    let map = ebpf
-        .take_map(name)
-        .expect("the object is compiled together with this crate");
-    convert(map).map_err(|source| LoadError::Map {
-        map: name,
-        source: source.into(),
-    })
-}
-
-pub(super) fn refused(
-    step: &'static str,
-    program: &'static str,
-) -> impl Fn(ProgramError) -> LoadError {
-    move |source| LoadError::Program {
-        step,
-        program,
-        source,
-    }
 }

@@ -8,7 +8,7 @@ use maplatency_core::agents::{AgentFacts, agents_status};
 use maplatency_core::condition::{self, AGENTS_READY, Truth, Verdict, conditions};
 use maplatency_core::crd::spec::{HeldBy, MapSelector};
 use maplatency_core::crd::status::NodeCounts;
-use maplatency_core::measure::NodeWindow;
+use maplatency_core::node_window::NodeWindow;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, MapType, summary};
 
 use crate::host::Host;

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::crd::exact::ExactStatus;
 use crate::crd::status::Percentiles;
 use crate::exact::{ExactPercentiles, ExactRow, Latencies};
-use crate::measure::NodeWindow;
+use crate::node_window::NodeWindow;
 
 use super::{reference, signed};
 

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 
 use crate::crd::outliers::{EvidenceStatus, OutlierStatus, OutliersStatus, RanInsteadStatus};
-use crate::measure::NodeWindow;
+use crate::node_window::NodeWindow;
 use crate::outliers::{Evidence, Outlier, OutlierCaller};
 
 use super::{cpu_number, reference, signed};

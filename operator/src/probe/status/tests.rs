@@ -6,7 +6,7 @@ use maplatency_core::MapIdentity;
 use maplatency_core::agents::AgentFacts;
 use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::cost::Cost;
-use maplatency_core::measure::NodeWindow;
+use maplatency_core::node_window::NodeWindow;
 
 fn probe(generation: i64) -> MapLatencyProbe {
     let mut probe: MapLatencyProbe = serde_yaml::from_str(

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use maplatency_core::exact::MapOperation;
 
-use super::collector::{Collector, Figures};
-use super::{Measuring, MonitorError, Written};
+use super::Measuring;
 use crate::engine::Instance;
 use crate::error::chain;
+use crate::monitor::collector::{Collector, Figures};
+use crate::monitor::{MonitorError, Written};
 
 impl Measuring {
     /// Starts taking single operations, or ends it. Gives the problem if it cannot be started.
@@ -32,7 +33,7 @@ impl Measuring {
                 self.engine.close_ring()?;
                 collector.finish()?;
                 self.meter.set_extra(None);
-                crate::process::trim_heap();
+                crate::heap::trim();
                 Ok(None)
             }
         }

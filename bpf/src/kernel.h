@@ -153,6 +153,19 @@ struct pt_regs___call {
 #define is_native(regs) (!(((struct pt_regs___call *)(regs))->pstate & 0x10))
 #endif
 
+/* A helper of 6.2, under a name that no header has. */
+enum bpf_func_id___of_6_2 {
+	BPF_FUNC_cgrp_storage_get___of_6_2,
+};
+
+/*
+ * Whether a program may not find the storage of a task that has some. Before 6.2 that is so while another program was preempted
+ * on that CPU as it looked for one (kernel/bpf/bpf_task_storage.c). The helper came with the remedy.
+ */
+static __always_inline bool may_miss_storage(void)
+{
+	return !bpf_core_enum_value_exists(enum bpf_func_id___of_6_2, BPF_FUNC_cgrp_storage_get___of_6_2);
+}
 
 /*
  * Whether the task is on its way back from bpf(2): it entered the kernel by it, has its result, in whose place x86 puts

@@ -48,7 +48,7 @@ enum loss {
 	LOSS_BLOCKS = 2,
 	/* The task died before it was back in user mode. */
 	LOSS_DIED = 3,
-	/* A call began while the last one of the same task was still open: a hook did not run in between. */
+	/* A hook did not run where it should have: the last call of the task was still open, or a switch was not seen. */
 	LOSS_HOOK = 4,
 	/* The caller is in a pid namespace that the agent does not see into. */
 	LOSS_NAMESPACE = 5,

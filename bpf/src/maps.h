@@ -99,6 +99,8 @@ struct task_state {
 	/* When it was switched out, and how long it had waited for a CPU until then in all its life. */
 	__u64 off_ns;
 	__u64 run_delay;
+	/* How often it had been switched out, at the exit or at the last switch since that was seen. */
+	__u64 switches;
 	__u64 attributes;
 	/* The map of the call, seen from within it; 0: it was not. */
 	__u64 seen_map;

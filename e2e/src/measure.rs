@@ -70,7 +70,7 @@ pub struct BothSides {
     pub lost: u64,
 }
 
-/// Lets a workload read while a probe measures its map. Every read is waited for.
+/// Lets a workload read while a probe measures its map. Every read is waited for, until it is counted or lost.
 pub async fn both_sides(monitor: &Monitor, name: &str, arguments: &[&str]) -> Result<BothSides> {
     let mut workload = Workload::start(arguments)?;
     let id = workload.ready().map_id;
@@ -78,18 +78,20 @@ pub async fn both_sides(monitor: &Monitor, name: &str, arguments: &[&str]) -> Re
     let spec = format!(
         "{{maps: [{{ids: [{id}]}}], operations: [Lookup], callers: {{commands: [demo-reader]}}}}"
     );
-    let lost_before: u64 = monitor.snapshots().borrow().losses.values().sum();
+    let losses = |it: &Snapshot| it.losses.values().sum::<u64>();
+    let lost_before = losses(&monitor.snapshots().borrow());
     monitor.measure(vec![request(name, &spec)?])?;
     snapshot(monitor, "the workload's map", name, |it| it.maps.len() == 1).await?;
     workload.go()?;
     let truth = tokio::task::block_in_place(|| workload.truth())?;
     let (probe, all) = snapshot(monitor, "every read of the workload", name, |it| {
-        total(it).until_user.count() >= truth.reads
+        let lost = losses(&monitor.snapshots().borrow()) - lost_before;
+        total(it).until_user.count() + lost >= truth.reads
     })
     .await?;
     Ok(BothSides {
         truth,
         seen: total(&probe),
-        lost: all.losses.values().sum::<u64>() - lost_before,
+        lost: losses(&all) - lost_before,
     })
 }

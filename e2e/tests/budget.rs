@@ -182,7 +182,7 @@ async fn steps_are_taken_one_by_one_and_taken_back_when_the_load_ends() -> Resul
     let probe = told.probes.first().context("no probe")?;
     let counted = total(probe).until_user.count();
     let one_in = u64::from(probe.sampling);
-    // As if all had been chosen from so many; see anykernel.rs.
+    // As if all had been chosen from so many; see anykernel/strategies.rs.
     let most = 5 * (calls * (one_in - 1)).isqrt() + 1;
     let off = counted.abs_diff(calls);
     println!("counted {counted} of {calls} at most 1 in {one_in}, off by {off} of {most}");

@@ -1,12 +1,15 @@
-//! Probes that change, go, and stand beside each other, and nodes that change their labels.
+//! Probes that change and go.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use maplatency_core::vocabulary::Operation;
 use maplatency_e2e::cluster::{Cluster, PATIENCE};
 use maplatency_e2e::wait;
 use maplatency_e2e::workload::Workload;
 
-use super::shared::{NODE, READER, condition, count, is_ready, lookups, reads};
+use super::shared::{
+    NODE, READER, Statuses, count, is_ready, log_has, lookups, measures, read_as_another, reads,
+    selecting, workload,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_probe_reaches_the_agent_as_a_new_generation() -> Result<()> {
@@ -97,106 +100,83 @@ async fn a_deleted_probe_takes_the_daemonset_and_the_measuring_with_it() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_probes_on_one_node_with_overlapping_maps_each_count_their_own() -> Result<()> {
+async fn no_status_mixes_two_generations() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let mut workload = Workload::start(&[
-        "--rate",
-        "0",
-        "--reads",
-        "300000",
-        "--refresh-period",
-        "200ms",
-        "--entries",
-        "500",
-    ])?;
-    let id = workload.ready().map_id;
-    let by_id = format!("maps: [{{ids: [{id}], types: [PerCpuHash]}}], windowSeconds: 600");
+    let mut workload = workload("api_change", "30000", "0")?;
+    let spec = selecting(&workload);
+    cluster
+        .apply_probe("changing", &format!("{{{spec}, operations: [Lookup]}}"))
+        .await?;
+    let statuses = Statuses::watch(&cluster, "changing");
+    let _agent = cluster.start_agent(NODE).await?;
+    cluster.status("the map", "changing", measures).await?;
+    workload.go()?;
+    cluster
+        .status("the reads", "changing", |it| lookups(it) == 30_000)
+        .await?;
+
+    let changed = spec.replace("demo-reader", "api-reader");
     cluster
         .apply_probe(
-            "reads",
-            &format!("{{{by_id}, operations: [Lookup], callers: {{commands: ['demo-read*']}}}}"),
+            "changing",
+            &format!("{{{changed}, operations: [Lookup, GetNextKey]}}"),
         )
         .await?;
     cluster
-        .apply_probe("writes", &format!("{{{by_id}, operations: [Lookup, Update], callers: {{excludeCommands: [demo-reader], commands: ['demo-*']}}}}"))
+        .status("the new generation to be measured", "changing", measures)
         .await?;
-    let _agent = cluster.start_agent(NODE).await?;
-    for name in ["reads", "writes"] {
-        cluster
-            .status("the map", name, |it| is_ready(it) && it.matched_maps == 1)
-            .await?;
-    }
-    workload.go()?;
-    tokio::task::block_in_place(|| workload.truth())?;
-
-    let read = cluster
-        .status("every read", "reads", |it| lookups(it) == 300_000)
-        .await?;
-    assert_eq!(count(&read, Operation::Update), 0);
-    let written = cluster
-        .status("the rewrites", "writes", |it| {
-            count(it, Operation::Update) >= 500
+    read_as_another(&workload, 500, 20)?;
+    let last = cluster
+        .status("the new generation's reads", "changing", |it| {
+            lookups(it) == 500 && count(it, Operation::GetNextKey) == 20
         })
         .await?;
-    assert_eq!(lookups(&written), 0, "the reader is excluded");
-    // Each rewrite is of 500 entries; the last one may have been cut short.
-    let updates = count(&written, Operation::Update);
 
-    cluster.kubectl(&["delete", "mlp", "reads"]).await?.ok()?;
-    let left = cluster
-        .status("the other probe", "writes", is_ready)
-        .await?;
-    assert_eq!(
-        count(&left, Operation::Update),
-        updates,
-        "its counts are undisturbed"
-    );
+    statuses.lookups_up_to(&last).await?;
+    for (_, status) in statuses.so_far() {
+        let generation = status.observed_generation;
+        for it in &status.conditions {
+            assert_eq!(it.observed_generation, generation, "{status:?}");
+        }
+        let possible = if generation == Some(1) {
+            0..=30_000
+        } else {
+            0..=500
+        };
+        ensure!(possible.contains(&lookups(&status)), "{status:?}");
+    }
+    assert_eq!(last.observed_generation, Some(2));
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nodes_come_and_go_with_their_labels() -> Result<()> {
-    let cluster = Cluster::start(&[(NODE, &[("pool", "a")]), ("node-b", &[("pool", "b")])]).await?;
+async fn a_probe_that_follows_a_deleted_one_counts_from_zero() -> Result<()> {
+    let cluster = Cluster::start(&[(NODE, &[])]).await?;
+    let mut workload = workload("api_delete", "20000", "0")?;
+    let spec = format!("{{{}}}", selecting(&workload));
+    cluster.apply_probe("passing", &spec).await?;
+    let agent = cluster.start_agent(NODE).await?;
+    cluster.status("the map", "passing", measures).await?;
+    workload.go()?;
     cluster
-        .apply_probe(
-            "pools",
-            "{maps: [{names: ['*']}], nodeSelector: {matchLabels: {pool: c}}}",
-        )
+        .status("the reads", "passing", |it| lookups(it) == 20_000)
         .await?;
-    let nobody = cluster
-        .status("no node", "pools", |it| {
-            it.nodes.selected == 0 && !it.conditions.is_empty()
-        })
-        .await?;
-    let (truth, reason, message) = condition(&nobody, "AgentsReady").context("AgentsReady")?;
-    assert_eq!((truth, reason), ("False", "NoNodesSelected"), "{message}");
 
-    cluster
-        .kubectl(&["label", "node", "node-b", "pool=c", "--overwrite"])
-        .await?
-        .ok()?;
-    let one = cluster
-        .status("one node", "pools", |it| it.nodes.selected == 1)
+    cluster.kubectl(&["delete", "mlp", "passing"]).await?.ok()?;
+    log_has(&agent, "Stopped measuring", 1).await?;
+    cluster.no_daemon_set().await?;
+    read_as_another(&workload, 1_000, 0)?;
+
+    let followed = spec.replace("demo-reader", "api-reader");
+    cluster.apply_probe("passing", &followed).await?;
+    cluster.daemon_set().await?;
+    let statuses = Statuses::watch(&cluster, "passing");
+    cluster.status("the map again", "passing", measures).await?;
+    read_as_another(&workload, 333, 0)?;
+    let last = cluster
+        .status("only its own reads", "passing", |it| lookups(it) == 333)
         .await?;
-    assert_eq!(one.summary.nodes.as_deref(), Some("0/1"));
-    cluster
-        .apply_probe(
-            "others",
-            "{maps: [{ids: [1]}], nodeSelector: {matchLabels: {pool: a}}}",
-        )
-        .await?;
-    wait::until("both selectors in the DaemonSet", PATIENCE, async || {
-        let set = serde_json::to_value(cluster.daemon_set().await?)?;
-        let terms = set
-            .pointer("/spec/template/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms")
-            .cloned()
-            .unwrap_or_default();
-        let expected = serde_json::json!([
-            {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["a"]}]},
-            {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["c"]}]},
-        ]);
-        ensure!(terms == expected, "{terms}");
-        Ok(Some(()))
-    })
-    .await
+    let seen = statuses.lookups_up_to(&last).await?;
+    ensure!(seen.iter().all(|it| *it <= 333), "{seen:?}");
+    Ok(())
 }

@@ -9,7 +9,7 @@ use maplatency_e2e::cluster::{Cluster, PATIENCE};
 use maplatency_e2e::workload::Workload;
 use maplatency_e2e::{wait, workspace};
 
-use super::shared::{Counts, NODE, condition, is_ready, lookups};
+use super::shared::{NODE, Statuses, condition, is_ready, lookups, selecting, workload};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applying_the_example_shows_a_p99_in_kubectl_get() -> Result<()> {
@@ -161,14 +161,13 @@ fn assert_is_sound(status: &MapLatencyProbeStatus) -> Result<()> {
 
 /// Whether a status whose figures change all the time is written every five seconds at most.
 async fn assert_is_paced(cluster: &Cluster, name: &str) -> Result<()> {
-    let counts = Counts::watch(cluster, name);
-    wait::until("three more writes", PATIENCE, async || {
-        let seen = counts.seen.lock().expect("nobody panics with it").len();
-        ensure!(seen >= 4, "{seen} statuses");
-        Ok(Some(()))
+    let statuses = Statuses::watch(cluster, name);
+    let seen = wait::until("three more writes", PATIENCE, async || {
+        let seen = statuses.so_far();
+        ensure!(seen.len() >= 4, "{} statuses", seen.len());
+        Ok(Some(seen))
     })
     .await?;
-    let seen = counts.end();
     // The first is the state at the beginning of the watch.
     for pair in seen[1..].windows(2) {
         let gap = pair[1].0 - pair[0].0;
@@ -177,5 +176,27 @@ async fn assert_is_paced(cluster: &Cluster, name: &str) -> Result<()> {
             "two statuses within {gap:?}"
         );
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_p99_comes_soon_after_the_agent() -> Result<()> {
+    let cluster = Cluster::start(&[(NODE, &[])]).await?;
+    let mut workload = workload("api_first", "1000000", "20000")?;
+    workload.go()?;
+    let applied = Instant::now();
+    cluster
+        .apply_probe("first", &format!("{{{}}}", selecting(&workload)))
+        .await?;
+    let _agent = cluster.start_agent(NODE).await?;
+    let started = Instant::now();
+    cluster
+        .status("a P99", "first", |it| it.summary.p99.is_some())
+        .await?;
+    let (since_apply, since_start) = (applied.elapsed(), started.elapsed());
+    println!(
+        "the first P99 came {since_apply:.1?} after the probe and {since_start:.1?} after the agent"
+    );
+    ensure!(since_start < Duration::from_secs(10), "{since_start:?}");
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 mod changes;
 mod first_figures;
+mod nodes;
+mod overlaps;
 mod processes;
 mod refusals;
 mod restarts;

@@ -1,9 +1,10 @@
 //! Specs that are refused, with the message that says what to write instead, and those that are taken.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, ResourceExt as _};
 use maplatency_core::MapLatencyProbe;
-use maplatency_e2e::cluster::{Cluster, probe_yaml};
+use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, probe_yaml};
 use maplatency_e2e::workspace;
 
 use super::shared::{NODE, condition};
@@ -203,5 +204,55 @@ async fn every_example_is_taken() -> Result<()> {
     for probe in there {
         ensure!(probe.spec.check().is_ok(), "{}", probe.name_any());
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_and_texts_that_are_too_long_are_refused() -> Result<()> {
+    let cluster = Cluster::start(&[]).await?;
+    let long = "x".repeat(64);
+    let entries = vec!["{ids: [1]}"; 17].join(", ");
+    let cases = [
+        (
+            format!("{{maps: [{entries}]}}"),
+            "spec.maps: Too many: 17: must have at most 16 items",
+        ),
+        (
+            format!("{{maps: [{{names: [{long}]}}]}}"),
+            "spec.maps[0].names[0]: Too long: may not be more than 63",
+        ),
+        (
+            format!("{{maps: [{{pinPaths: [/{long}{long}{long}{long}]}}]}}"),
+            "spec.maps[0].pinPaths[0]: Too long: may not be more than 255",
+        ),
+        (
+            format!("{{maps: [{{ids: [1]}}], callers: {{commands: [{long}]}}}}"),
+            "spec.callers.commands[0]: Too long: may not be more than 63",
+        ),
+        (
+            format!("{{maps: [{{ids: [1]}}], nodeSelector: {{matchLabels: {{pool: {long}}}}}}}"),
+            "a label's value has at most 63 characters",
+        ),
+        (
+            format!(
+                "{{maps: [{{ids: [1]}}], nodeSelector: {{matchExpressions: [{{key: a, operator: In, values: [{long}]}}]}}}}"
+            ),
+            "spec.nodeSelector.matchExpressions[0].values[0]: Too long: may not be more than 63",
+        ),
+        (
+            "{maps: [{ids: [2147483648]}]}".to_owned(),
+            "spec.maps[0].ids[0] in body should be less than or equal to 2147483647",
+        ),
+    ];
+    for (spec, message) in cases {
+        let answer = cluster.apply(&probe_yaml("bad", &spec)).await?;
+        ensure!(
+            !answer.success && answer.stderr.contains(message),
+            "{spec}: {}",
+            answer.stderr
+        );
+    }
+    let sets: Api<DaemonSet> = Api::namespaced(cluster.client(), NAMESPACE);
+    ensure!(sets.get_opt(AGENTS).await?.is_none());
     Ok(())
 }

@@ -4,7 +4,9 @@ use anyhow::{Result, ensure};
 use maplatency_e2e::cluster::Cluster;
 use maplatency_e2e::workload::Workload;
 
-use super::shared::{Counts, NODE, READER, is_ready, lookups, reads};
+use super::shared::{
+    NODE, READER, Statuses, is_ready, lookups, measures, reads, selecting, workload,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_killed_and_restarted_goes_on_without_doubling() -> Result<()> {
@@ -18,7 +20,7 @@ async fn an_operator_that_is_killed_and_restarted_goes_on_without_doubling() -> 
             is_ready(it) && it.matched_maps == 1
         })
         .await?;
-    let counts = Counts::watch(&cluster, "steady");
+    let statuses = Statuses::watch(&cluster, "steady");
     workload.go()?;
     cluster
         .status("some reads", "steady", |it| lookups(it) > 0)
@@ -29,19 +31,15 @@ async fn an_operator_that_is_killed_and_restarted_goes_on_without_doubling() -> 
     assert_eq!(i64::try_from(truth.reads)?, READS);
     cluster.start_operator()?;
 
-    cluster
+    let last = cluster
         .status("every read", "steady", |it| {
             lookups(it) == READS && is_ready(it)
         })
         .await?;
-    let seen = counts.end();
+    let seen = statuses.lookups_up_to(&last).await?;
     ensure!(
-        seen.iter().map(|it| it.1).is_sorted(),
-        "no count goes back: {seen:?}"
-    );
-    ensure!(
-        seen.iter().all(|it| it.1 <= READS),
-        "no read counts twice: {seen:?}"
+        seen.is_sorted() && seen.iter().all(|it| *it <= READS),
+        "a count went back or was too high: {seen:?}"
     );
     Ok(())
 }
@@ -60,7 +58,7 @@ async fn an_agent_that_is_killed_and_restarted_begins_a_new_epoch_without_doubli
             is_ready(it) && it.matched_maps == 2
         })
         .await?;
-    let counts = Counts::watch(&cluster, "epochs");
+    let statuses = Statuses::watch(&cluster, "epochs");
     before.go()?;
     cluster
         .status("the reads of the first epoch", "epochs", |it| {
@@ -81,15 +79,47 @@ async fn an_agent_that_is_killed_and_restarted_begins_a_new_epoch_without_doubli
         })
         .await?;
     after.go()?;
-    cluster
+    let last = cluster
         .status("the reads of both epochs", "epochs", |it| {
             lookups(it) == 85_000
         })
         .await?;
-    let seen = counts.end();
+    let seen = statuses.lookups_up_to(&last).await?;
+    ensure!(seen.is_sorted(), "no count goes back or doubles: {seen:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_killed_twice_while_reads_go_on_counts_each_once() -> Result<()> {
+    const READS: i64 = 48_000;
+    let mut cluster = Cluster::start(&[(NODE, &[])]).await?;
+    let mut workload = workload("api_restart", "48000", "4000")?;
+    cluster
+        .apply_probe("steady", &format!("{{{}}}", selecting(&workload)))
+        .await?;
+    let _agent = cluster.start_agent(NODE).await?;
+    cluster.status("the map", "steady", measures).await?;
+    let statuses = Statuses::watch(&cluster, "steady");
+    workload.go()?;
+    let mut more_than = 0;
+    for _ in 0..2 {
+        let status = cluster
+            .status("more reads", "steady", |it| lookups(it) > more_than)
+            .await?;
+        more_than = lookups(&status);
+        ensure!(more_than < READS, "the reads were over too soon");
+        cluster.kill_operator()?;
+        cluster.start_operator()?;
+    }
+    let last = cluster
+        .status("every read", "steady", |it| {
+            lookups(it) == READS && measures(it)
+        })
+        .await?;
+    let seen = statuses.lookups_up_to(&last).await?;
     ensure!(
-        seen.iter().map(|it| it.1).is_sorted(),
-        "no count goes back or doubles: {seen:?}"
+        seen.is_sorted() && seen.iter().all(|it| *it <= READS),
+        "a count went back or was too high: {seen:?}"
     );
     Ok(())
 }

@@ -1,14 +1,21 @@
-//! What the tests look for in a status.
+//! What the tests do to a cluster, and look for in a status.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
+use anyhow::{Result, anyhow, ensure};
 use futures::StreamExt as _;
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use maplatency_bpf::sys;
 use maplatency_core::vocabulary::Operation;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
-use maplatency_e2e::cluster::Cluster;
+use maplatency_e2e::cluster::{Cluster, PATIENCE};
+use maplatency_e2e::process::Daemon;
+use maplatency_e2e::wait;
 use maplatency_e2e::workload::Workload;
+use tokio::task::JoinHandle;
 
 pub(crate) const NODE: &str = "node-a";
 pub(crate) const READER: [&str; 3] = ["--rate", "0", "--no-refresh"];
@@ -30,6 +37,11 @@ pub(crate) fn is_ready(status: &MapLatencyProbeStatus) -> bool {
     condition(status, "Ready").is_some_and(|it| it.0 == "True")
 }
 
+/// Whether a node measures the one map that is there.
+pub(crate) fn measures(status: &MapLatencyProbeStatus) -> bool {
+    is_ready(status) && status.matched_maps == 1
+}
+
 /// Status, reason and message of a condition.
 pub(crate) fn condition<'a>(
     status: &'a MapLatencyProbeStatus,
@@ -47,16 +59,77 @@ pub(crate) fn reads(workload: &Workload) -> String {
     )
 }
 
-/// Counts of a probe in every status that is written from now on.
-pub(crate) struct Counts {
-    task: tokio::task::JoinHandle<()>,
-    pub(crate) seen: std::sync::Arc<std::sync::Mutex<Vec<(Instant, i64)>>>,
+/// A map that only this test reads.
+pub(crate) fn workload(name: &str, reads: &str, rate: &str) -> Result<Workload> {
+    Workload::start(&[
+        "--no-refresh",
+        "--entries",
+        "1000",
+        "--name",
+        name,
+        "--reads",
+        reads,
+        "--rate",
+        rate,
+    ])
 }
 
-impl Counts {
+/// The fields of a spec that select the workload's map, and its reader alone.
+pub(crate) fn selecting(workload: &Workload) -> String {
+    let id = workload.ready().map_id;
+    format!("maps: [{{ids: [{id}]}}], callers: {{commands: [demo-reader]}}, windowSeconds: 600")
+}
+
+/// Reads the workload's map from a thread of this process that is called `api-reader`.
+pub(crate) fn read_as_another(workload: &Workload, lookups: u64, next_keys: u64) -> Result<()> {
+    let id = workload.ready().map_id;
+    let work = move || -> Result<()> {
+        let map = sys::Map::from_id(id)?;
+        let mut value = vec![0; map.value_size()];
+        for _ in 0..lookups {
+            ensure!(
+                map.lookup(&0u64.to_ne_bytes(), &mut value)?,
+                "the entry is missing"
+            );
+        }
+        let mut next = vec![0; map.key_size()];
+        for _ in 0..next_keys {
+            map.next_key(None, &mut next)?;
+        }
+        Ok(())
+    };
+    let reader = thread::Builder::new()
+        .name("api-reader".to_owned())
+        .spawn(work)?;
+    reader.join().map_err(|_| anyhow!("the reader panicked"))?
+}
+
+pub(crate) async fn log_has(agent: &Daemon, text: &str, times: usize) -> Result<()> {
+    wait::until(
+        &format!("{text:?} {times} times in the agent's log"),
+        PATIENCE,
+        async || {
+            ensure!(
+                agent.output()?.matches(text).count() >= times,
+                "{}",
+                agent.log_tail()
+            );
+            Ok(Some(()))
+        },
+    )
+    .await
+}
+
+/// Every status of a probe from now on, in order.
+pub(crate) struct Statuses {
+    seen: Arc<Mutex<Vec<(Instant, MapLatencyProbeStatus)>>>,
+    task: JoinHandle<()>,
+}
+
+impl Statuses {
     pub(crate) fn watch(cluster: &Cluster, name: &str) -> Self {
-        let seen = std::sync::Arc::<std::sync::Mutex<Vec<_>>>::default();
-        let into = std::sync::Arc::clone(&seen);
+        let seen = Arc::<Mutex<Vec<_>>>::default();
+        let into = Arc::clone(&seen);
         let probes: Api<MapLatencyProbe> = Api::all(cluster.client());
         let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
         let task = tokio::spawn(async move {
@@ -65,19 +138,38 @@ impl Counts {
                 .applied_objects()
                 .boxed();
             while let Some(change) = changes.next().await {
-                if let Ok(probe) = change {
-                    let count = probe.status.as_ref().map_or(0, lookups);
+                if let Ok(Some(status)) = change.map(|it| it.status) {
                     into.lock()
-                        .expect("nobody panics with it")
-                        .push((Instant::now(), count));
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((Instant::now(), status));
                 }
             }
         });
-        Self { task, seen }
+        Self { seen, task }
     }
 
-    pub(crate) fn end(self) -> Vec<(Instant, i64)> {
+    /// Those so far, and when each was seen.
+    pub(crate) fn so_far(&self) -> Vec<(Instant, MapLatencyProbeStatus)> {
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The counts of lookups, once the last status is among them.
+    pub(crate) async fn lookups_up_to(&self, last: &MapLatencyProbeStatus) -> Result<Vec<i64>> {
+        wait::until("the watch to show the last status", PATIENCE, async || {
+            let seen = self.so_far();
+            let shows_last = seen.iter().any(|it| it.1 == *last);
+            ensure!(shows_last, "{} statuses", seen.len());
+            Ok(Some(seen.iter().map(|it| lookups(&it.1)).collect()))
+        })
+        .await
+    }
+}
+
+impl Drop for Statuses {
+    fn drop(&mut self) {
         self.task.abort();
-        self.seen.lock().expect("nobody panics with it").clone()
     }
 }

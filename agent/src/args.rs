@@ -21,8 +21,8 @@ pub use budget::{CpuBudget, MemoryBudget};
 
 /// Measures how long operations on BPF maps take, per map, operation and CPU.
 ///
-/// Every bpf(2) call on a matched map is counted from the moment the agent has found the map, which is within about
-/// a second of its creation, unless spec.aggregation asks for samples. Each is timed twice: to its exit from the kernel (the kernel
+/// Every bpf(2) call on a matched map is counted, on new maps from the first one on, unless spec.aggregation asks for
+/// samples. Each is timed twice: to its exit from the kernel (the kernel
 /// window), and until its caller runs in user mode again (until user). Stalls by the scheduler show only in the
 /// second.
 #[derive(Debug, Parser)]
@@ -94,8 +94,9 @@ Last line:
                  is that of the processes they see
 
 What is not counted:
-  Operations on a map before the agent has found it, within about a second of
-  its creation. A map that lives shorter than that may not be seen at all.
+  Maps mapped into memory, reads through iterators of BPF, and what BPF programs
+  do with maps: none of it calls bpf(2). Where pinPaths or heldBy select a new
+  map, operations in the about two seconds until its pin or holder is found.
 
 Units:
   The table writes ns, µs, ms and s, and counts such as 12.3k or 1.25M. YAML
@@ -212,7 +213,7 @@ pub struct RunArgs {
     pub memory_budget: MemoryBudget,
 
     /// Name for this host in the results [default: the host's name].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = node_name)]
     pub node: Option<String>,
 
     /// Hooks by which bpf(2) is timed.

@@ -53,9 +53,11 @@ fn brief(text: &str) -> String {
         .filter(|it| !it.is_empty())
         .collect();
     let joined = lines.join(" | ");
+    // A program that was refused before it was verified has no log.
+    let joined = joined.strip_suffix(". Verifier output:").unwrap_or(&joined);
     let length = joined.chars().count();
     if length <= SHOWN {
-        return joined;
+        return joined.to_owned();
     }
     let tail: String = joined.chars().skip(length - SHOWN).collect();
     // From the beginning of a line on, if one begins there.
@@ -76,6 +78,12 @@ mod tests {
             brief_chain(&error),
             "could not list: no connection: refused"
         );
+    }
+
+    #[test]
+    fn an_empty_log_of_the_verifier_is_left_out() {
+        let error = anyhow::anyhow!("returned EPERM. Verifier output: \n").context("refused");
+        assert_eq!(brief_chain(&error), "refused: returned EPERM");
     }
 
     #[test]

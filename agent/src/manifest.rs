@@ -130,7 +130,8 @@ pub fn read(file: &Path) -> Result<Manifest, InvalidManifest> {
             .map_err(|advice| Mistake::new("", advice))
         })
         .map_err(|it| invalid(vec![it]))?;
-    parse(&text).map_err(invalid)
+    // Some editors put it before the first character.
+    parse(text.trim_start_matches('\u{feff}')).map_err(invalid)
 }
 
 /// At most one byte more than may be there, which is enough to see that it is too much.
@@ -206,7 +207,7 @@ fn parse(text: &str) -> Result<Manifest, Vec<Mistake>> {
         None => mistakes.push(Mistake::new("metadata.name", "is missing; write a name such as conntrack")),
         Some(name) if !is_dns_subdomain(name) => mistakes.push(Mistake::new(
             "metadata.name",
-            format!("{name:?} is no name; write lowercase letters, digits, '-' and '.', such as conntrack"),
+            format!("{name:?} is no name; write at most 253 lowercase letters, digits, '-' and '.', such as conntrack"),
         )),
         Some(_) => (),
     }
@@ -311,6 +312,10 @@ fn translate(path: &str, message: &str) -> (String, String) {
     if let Some(name) = quoted_after(message, "missing field ") {
         return (below(name), format!("is missing; {}", example(name)));
     }
+    if path == "metadata" && quoted_after(message, "unknown field ") == Some("namespace") {
+        let advice = "is no field here, as probes belong to no namespace; leave it out";
+        return (below("namespace"), advice.to_owned());
+    }
     if let Some(name) = quoted_after(message, "unknown field ") {
         // The parser names the unknown field as part of the path in some places only.
         let field = if path.ends_with(name) {
@@ -339,9 +344,14 @@ fn translate(path: &str, message: &str) -> (String, String) {
         .strip_prefix("invalid type: ")
         .and_then(|it| it.rsplit_once(", expected "))
     {
+        // An integer is no integer to the parser where it does not fit.
+        let wanted = match form(wanted) {
+            "a whole number" if found.starts_with("integer ") => "a number of fewer digits",
+            other => other,
+        };
         return (
             path.to_owned(),
-            format!("is {}; write {}", finding(found), form(wanted)),
+            format!("is {}; write {wanted}", finding(found)),
         );
     }
     (path.to_owned(), format!("is no valid YAML: {message}"))
@@ -380,7 +390,12 @@ fn example(field: &str) -> &'static str {
 fn finding(found: &str) -> String {
     match found.split_once(' ') {
         Some(("string", text)) => format!("the text {text}"),
-        Some(("integer" | "boolean", value)) => value.replace('`', ""),
+        Some(("integer" | "boolean", value)) => {
+            let value = value.replace('`', "");
+            // Beyond 64 bits the parser tells how it holds the number.
+            let (number, _) = value.split_once(" as ").unwrap_or((&value, ""));
+            number.to_owned()
+        }
         Some(("floating", value)) => value.trim_start_matches("point ").replace('`', ""),
         _ => match found {
             "map" => "a group of fields".to_owned(),
@@ -395,6 +410,7 @@ fn finding(found: &str) -> String {
 fn form(wanted: &str) -> &str {
     match wanted {
         "i64" | "i32" | "u32" | "u64" => "a whole number",
+        "any YAML value" => "a number of fewer digits",
         "a sequence" => "a list, such as [a, b]",
         "a string" => "a text in quotes",
         _ if wanted.starts_with("struct ") || wanted == "a map" => {

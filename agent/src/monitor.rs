@@ -120,8 +120,8 @@ impl Monitor {
         let (ready, is_ready) = sync_channel(1);
         let thread = thread::Builder::new()
             .name("monitor".to_owned())
-            .spawn(move || match Engine::load(choice) {
-                Ok(engine) => {
+            .spawn(move || match load(choice, file) {
+                Ok((engine, file)) => {
                     crate::heap::trim();
                     let tier = engine.tier().clone();
                     // Fails only when the starter has gone; the inbox says the same.
@@ -178,6 +178,16 @@ impl Monitor {
         let thread = self.thread.take()?;
         Some(thread.join().unwrap_or(Err(MonitorError::Ended)))
     }
+}
+
+/// Loads the kernel side, and begins the file only when that is done.
+fn load(
+    choice: TierChoice,
+    file: Option<OperationsFile>,
+) -> Result<(Engine, Option<OperationsFile>), MonitorError> {
+    let engine = Engine::load(choice)?;
+    let file = file.map(OperationsFile::begin).transpose()?;
+    Ok((engine, file))
 }
 
 impl Drop for Monitor {

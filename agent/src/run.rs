@@ -50,7 +50,13 @@ fn operations_file(args: &RunArgs, spec: &CheckedSpec) -> anyhow::Result<Option<
         let field = "spec.aggregation.strategy";
         return Err(InvalidManifest::of(&args.file, field, advice).into());
     }
-    Ok(Some(OperationsFile::create(path)?))
+    let file = OperationsFile::open(path)?;
+    if file.is(&args.file) {
+        let advice =
+            "is the file of --operations, too, which would empty it; write another path there";
+        return Err(InvalidManifest::of(&args.file, "", advice).into());
+    }
+    Ok(Some(file))
 }
 
 /// A CPU that was asked for by number and cannot be used is an error, and never left out in silence.
@@ -75,7 +81,7 @@ async fn measure(
     let tier = args.tier.choice();
     let started = process::start(&mut signals, tier, args.budget(), operations).await?;
     let Some(monitor) = started else {
-        return Ok(());
+        bail!("was told to end before anything was measured");
     };
     monitor.measure(vec![ProbeRequest {
         name: manifest.probe.metadata.name.clone().unwrap_or_default(),

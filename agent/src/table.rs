@@ -109,7 +109,18 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
     parts.extend(callers::section(&status.callers));
     parts.extend(cost::shed(facts.shed));
     parts.extend(cost::line(&facts.cost).map(|it| format!("\n{it}")));
-    parts.concat()
+    parts.concat().chars().map(shown).collect()
+}
+
+/// Anybody may give a process or a cgroup a name that moves the cursor, colours the screen or turns the text around.
+fn shown(it: char) -> char {
+    let turns =
+        matches!(it, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if turns || it.is_control() && it != '\n' {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        it
+    }
 }
 
 fn header(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {

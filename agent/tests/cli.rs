@@ -119,8 +119,25 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
         ),
         (
             with("metadata: {name: My_Probe}\nspec: {maps: [{ids: [1]}]}\n"),
-            "FILE: metadata.name: \"My_Probe\" is no name; write lowercase letters, digits, '-' and '.', such as \
-             conntrack",
+            "FILE: metadata.name: \"My_Probe\" is no name; write at most 253 lowercase letters, digits, '-' \
+             and '.', such as conntrack",
+        ),
+        (
+            format!(
+                "\u{feff}{}",
+                with("metadata: {name: a, namespace: b}\nspec: {maps: [{ids: [1]}]}\n")
+            ),
+            "FILE:3:21: metadata.namespace: is no field here, as probes belong to no namespace; leave it out",
+        ),
+        (
+            with(
+                "metadata: {name: a}\nspec: {maps: [{ids: [1]}], windowSeconds: 99999999999999999999999}\n",
+            ),
+            "FILE:4:43: spec.windowSeconds: is 99999999999999999999999; write a number of fewer digits",
+        ),
+        (
+            with("metadata: {name: a}\nspec: {maps: [{ids: [18446744073709551615]}]}\n"),
+            "FILE:4:22: spec.maps[0].ids[0]: is 18446744073709551615; write a number of fewer digits",
         ),
         (
             with("metadata: {name: a}\n"),
@@ -198,10 +215,22 @@ fn a_file_of_operations_is_refused_where_none_are_kept_or_it_cannot_be_written()
     let failed = run(&direct, "/nowhere/operations.csv");
     let message = "error: could not write operations to /nowhere/operations.csv: No such file or directory (os error 2)\n";
     assert_eq!((failed.status.code(), stderr(&failed)), (Some(1), message));
-    let full = run(&direct, "/dev/full");
-    let message =
-        "error: could not write operations to /dev/full: No space left on device (os error 28)\n";
-    assert_eq!((full.status.code(), stderr(&full)), (Some(1), message));
+    let before = std::fs::read(direct.path()).unwrap();
+    let same = run(&direct, direct.path().to_str().unwrap());
+    let message = format!(
+        "error: {}: is the file of --operations, too, which would empty it; write another path there\n",
+        direct.path().display()
+    );
+    assert_eq!((same.status.code(), stderr(&same)), (Some(2), &*message));
+    assert_eq!(std::fs::read(direct.path()).unwrap(), before);
+
+    if may_load_probes(
+        "a_file_of_operations_is_refused_where_none_are_kept_or_it_cannot_be_written",
+    ) {
+        let full = run(&direct, "/dev/full");
+        let message = "error: could not write operations to /dev/full: No space left on device (os error 28)\n";
+        assert_eq!((full.status.code(), stderr(&full)), (Some(1), message));
+    }
 }
 
 #[test]
@@ -403,6 +432,41 @@ fn a_signal_ends_it_in_time_with_the_outcome() {
         assert!(took < END, "{signal} took {took:?}");
         assert!(rest.contains("kind: MapLatencyProbe"), "{rest}");
     }
+}
+
+#[test]
+fn a_signal_before_anything_is_measured_is_no_success() {
+    if !may_load_probes("a_signal_before_anything_is_measured_is_no_success") {
+        return;
+    }
+    let file = file(NOTHING_MATCHES);
+    let path = file.path().to_str().unwrap();
+    let mut told = false;
+    // From the moment on at which signals are watched; before it, one ends the process as such.
+    for wait in 0..200 {
+        let mut command = agent(&["run", "-f", path]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = child.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait));
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let output = child.wait_with_output().unwrap();
+        if output.status.success() {
+            // It measured already.
+            assert!(stdout(&output).contains("kind: MapLatencyProbe"));
+            break;
+        }
+        if output.status.code() == Some(1) {
+            told = true;
+            assert_eq!(stdout(&output), "");
+            assert!(
+                stderr(&output).contains("was told to end before anything was measured"),
+                "{}",
+                stderr(&output)
+            );
+            break;
+        }
+    }
+    assert!(told, "no signal came between the two");
 }
 
 #[test]

@@ -21,8 +21,6 @@ use crate::reader;
 const RATES: [u64; 5] = [0, 10_000, 100_000, 500_000, 1_000_000];
 /// What an agent does in its first seconds is not what it does later.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// Until what the readers did last is drained.
-const DRAINED: Duration = Duration::from_millis(2500);
 /// For how long the kernel counts run times; it slows all BPF programs of the host meanwhile.
 const COUNTED: Duration = Duration::from_secs(2);
 const STATISTICS: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -131,7 +129,7 @@ fn at_rate(
     let (bpf_memory_bytes, run_time) = counted(pid)?;
 
     let all_reads = readers.stop()?;
-    thread::sleep(DRAINED);
+    // The agent's last slice reaches to its end.
     let status = agent::status(&running.stop()?)?;
     let tier = status["agents"]["tiers"][0]["tier"].as_str();
     let point = Point {

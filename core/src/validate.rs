@@ -97,7 +97,7 @@ impl MapLatencyProbeSpec {
         }
         problems.length("spec.maps", self.maps.len(), 16, Empty::WrongAndNeeded);
         if let Some(operations) = &self.operations {
-            problems.length("spec.operations", operations.len(), 9, Empty::Wrong);
+            problems.set("spec.operations", operations, 9, Empty::Wrong);
         }
         let maps = self
             .maps

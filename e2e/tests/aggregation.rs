@@ -129,7 +129,7 @@ async fn every_operation_is_handed_over_as_it_was_counted() -> Result<()> {
     let _alone = KERNEL.lock().await;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("operations.csv");
-    let file = OperationsFile::create(&path)?;
+    let file = OperationsFile::open(&path)?;
     let monitor = Monitor::start_writing(TierChoice::Auto, Budget::default(), Some(file))?;
     // One thread, so that the order is the same for all probes.
     let mut caller = Caller::start(&job(1, ROUNDS))?;
@@ -202,7 +202,7 @@ async fn what_finds_no_room_in_the_ring_buffer_is_counted_as_missed() -> Result<
     let _alone = KERNEL.lock().await;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("operations.csv");
-    let file = OperationsFile::create(&path)?;
+    let file = OperationsFile::open(&path)?;
     let monitor = Monitor::start_writing(TierChoice::Auto, Budget::default(), Some(file))?;
     let mut caller = Caller::start(&job(2, ROUNDS))?;
     let id = caller.map_id();
@@ -252,7 +252,7 @@ async fn a_file_that_takes_no_more_ends_measuring_with_that_error() -> Result<()
         let mut line = String::new();
         BufReader::new(fs::File::open(pipe)?).read_line(&mut line)
     });
-    let file = OperationsFile::create(&path)?;
+    let file = OperationsFile::open(&path)?;
     reader.join().expect("it does not panic")?;
     let monitor = Monitor::start_writing(TierChoice::Auto, Budget::default(), Some(file))?;
     // More than is written at once.

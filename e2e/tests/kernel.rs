@@ -256,7 +256,10 @@ async fn every_tier_that_this_kernel_takes_counts_every_read() -> Result<()> {
     for tier in Tier::ALL {
         let monitor = match Monitor::start(TierChoice::Only(tier)) {
             Ok(monitor) => monitor,
-            Err(MonitorError::Load(LoadError::Program { step, source, .. })) => {
+            Err(MonitorError::Load(LoadError::OnlyTier { source, .. })) => {
+                let LoadError::Program { step, source, .. } = *source else {
+                    return Err(source.into());
+                };
                 let reason = format!("the kernel refuses it at {step}: {}", without_log(&source));
                 not_run(&format!("tier {tier}"), &reason)?;
                 continue;

@@ -36,11 +36,9 @@ fn parts_per_million(percent: &str) -> Option<u64> {
         return None;
     }
     let decimals: u64 = format!("{decimals:0<4}").parse().ok()?;
-    whole
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(10_000)?
-        .checked_add(decimals)
+    // What does not fit is out of any range.
+    let whole: u64 = whole.parse().unwrap_or(u64::MAX);
+    Some(whole.saturating_mul(10_000).saturating_add(decimals))
 }
 
 impl FromStr for MemoryBudget {
@@ -54,8 +52,9 @@ impl FromStr for MemoryBudget {
         let size = UNITS.into_iter().find_map(|(name, unit)| {
             let number = text.strip_suffix(name)?;
             let digits = number.bytes().all(|it| it.is_ascii_digit());
-            let number: u64 = number.parse().ok().filter(|_| digits)?;
-            Some(number.saturating_mul(unit))
+            // What does not fit is out of any range.
+            let number: u64 = number.parse().unwrap_or(u64::MAX);
+            (digits && !text.starts_with(name)).then(|| number.saturating_mul(unit))
         });
         match size.ok_or("write a size such as 32MiB or 1GiB, or none")? {
             bytes @ 0x10_0000..=0x100_0000_0000 => Ok(Self(Some(bytes))),

@@ -94,10 +94,13 @@ impl Engine {
             }
         }
         // Where one tier was asked for, its own error tells more than a list of one.
-        match (choice, last) {
-            (TierChoice::Only(_), Some(error)) => Err(error),
-            _ => Err(LoadError::NoTier(refusals)),
-        }
+        Err(match (choice, last) {
+            (TierChoice::Only(tier), Some(error)) => LoadError::OnlyTier {
+                tier,
+                source: Box::new(error),
+            },
+            _ => LoadError::NoTier(refusals),
+        })
     }
 
     /// Another tier, where the host's system calls make it cost less.

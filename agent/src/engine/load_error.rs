@@ -2,7 +2,7 @@
 
 use aya::programs::ProgramError;
 use aya::{BtfError, EbpfError};
-use maplatency_bpf::sys;
+use maplatency_bpf::{Tier, sys};
 
 use super::ReadError;
 use super::tier::Refusal;
@@ -58,6 +58,14 @@ pub enum LoadError {
     /// The kernel did not say how many CPUs there may be.
     #[error("could not learn how many CPUs this host may have")]
     Cpus(#[source] sys::Error),
+    /// The tier that was asked for does not work.
+    #[error("the tier {tier} does not work here; --tier Auto takes the best that does")]
+    OnlyTier {
+        /// Which one.
+        tier: Tier,
+        /// Why not.
+        source: Box<LoadError>,
+    },
     /// No tier of hooks works.
     #[error("no hooks for bpf(2) work here: {}", list(.0))]
     NoTier(Vec<Refusal>),

@@ -1,7 +1,8 @@
 //! A file of single operations: one line each.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufWriter, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use maplatency_bpf::layout::OperationRecord;
@@ -39,21 +40,45 @@ pub struct Written {
 }
 
 impl OperationsFile {
-    /// Makes the file, or empties it, and writes the first line.
-    pub fn create(path: &Path) -> Result<Self, OperationsFileError> {
-        let failed = |source| OperationsFileError {
-            path: path.to_owned(),
-            source,
+    /// Opens the file for writing, or makes it. What it holds stays until measuring begins.
+    pub fn open(path: &Path) -> Result<Self, OperationsFileError> {
+        let opened = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path);
+        match opened {
+            Ok(file) => Ok(Self {
+                path: path.to_owned(),
+                file: BufWriter::with_capacity(BUFFER, file),
+            }),
+            Err(source) => Err(OperationsFileError {
+                path: path.to_owned(),
+                source,
+            }),
+        }
+    }
+
+    /// Whether a path leads to this file, too.
+    pub fn is(&self, path: &Path) -> bool {
+        let identity = |it: Metadata| (it.dev(), it.ino());
+        let own = self.file.get_ref().metadata().ok().map(identity);
+        own.is_some() && own == std::fs::metadata(path).ok().map(identity)
+    }
+
+    /// Empties it and writes the first line.
+    pub(super) fn begin(mut self) -> Result<Self, OperationsFileError> {
+        let file = self.file.get_ref();
+        // Pipes and devices have no length.
+        let emptied = match file.metadata() {
+            Ok(it) if it.is_file() => file.set_len(0),
+            _ => Ok(()),
         };
-        let file = File::create(path).map_err(failed)?;
-        let mut file = BufWriter::with_capacity(BUFFER, file);
-        writeln!(file, "{HEAD}")
-            .and_then(|()| file.flush())
-            .map_err(failed)?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-        })
+        emptied
+            .and_then(|()| writeln!(self.file, "{HEAD}"))
+            .and_then(|()| self.file.flush())
+            .map_err(|it| self.failed(it))?;
+        Ok(self)
     }
 
     /// Writes operations. `unix_nanoseconds` turns the kernel's clock into wall time.
@@ -135,8 +160,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_file_holds_stays_until_measuring_begins() {
+        let path = std::env::temp_dir().join(format!("operations-{}.csv", std::process::id()));
+        std::fs::write(
+            &path,
+            "of an earlier run, and longer than the first line ".repeat(9),
+        )
+        .unwrap();
+        let file = OperationsFile::open(&path).unwrap();
+        assert!(file.is(&path) && !file.is(Path::new("/dev/null")));
+        assert!(
+            std::fs::read_to_string(&path)
+                .unwrap()
+                .starts_with("of an earlier run")
+        );
+        file.begin().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{HEAD}\n"));
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
     fn a_file_that_cannot_be_made_is_named() {
-        let error = OperationsFile::create(Path::new("/nowhere/operations.csv")).unwrap_err();
+        let error = OperationsFile::open(Path::new("/nowhere/operations.csv")).unwrap_err();
         assert_eq!(
             error.to_string(),
             "could not write operations to /nowhere/operations.csv"

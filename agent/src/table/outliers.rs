@@ -20,8 +20,9 @@ pub(super) fn section(outliers: &OutliersStatus) -> Option<String> {
     (*count > 0).then(|| {
         let lines: String = slowest.iter().take(SHOWN).map(line).collect();
         format!(
-            "\nOUTLIERS, the slowest of {}; {} held back, {} dropped\n{lines}",
+            "\nOUTLIERS {}; the slowest of {} told, {} held back, {} dropped\n{lines}",
             number(*count),
+            number(*count - held_back - dropped),
             number(*held_back),
             number(*dropped)
         )
@@ -84,12 +85,14 @@ fn happened(evidence: &EvidenceStatus) -> String {
         ));
     }
     if let Some(instead) = ran_instead {
-        parts.push(format!(
-            "{} (pid {}) ran {}",
-            instead.command,
-            instead.pid,
-            duration(instead.nanoseconds)
-        ));
+        let (command, pid) = (&instead.command, instead.pid);
+        let ran = duration(instead.nanoseconds);
+        // One of many that ran meanwhile is not the reason.
+        parts.push(if 2 * instead.nanoseconds >= *off_cpu_nanoseconds {
+            format!("{command} (pid {pid}) ran {ran}")
+        } else {
+            format!("longest at a stretch ran {command} (pid {pid}), {ran}")
+        });
     }
     let mut counts = Vec::new();
     for (count, what) in [
@@ -179,13 +182,30 @@ mod tests {
         };
         assert_snapshot!(section(&outliers).unwrap(), @r"
 
-        OUTLIERS, the slowest of 1.20k; 7 held back, 0 dropped
+        OUTLIERS 1.20k; the slowest of 1.19k told, 7 held back, 0 dropped
         4.00ms Lookup on ct (id 7) by reader (pid 11), CPU 0 to 3, 00:00:00 UTC:
           kernel window 900ns; off CPU 3.99ms, of that 3.98ms ready to run, hog (pid 13) ran 2.50ms,
           1 involuntary switch, 2 migrations
         4.00ms Lookup on ct (id 7) by reader (pid 11), CPU 0, 00:00:00 UTC:
           kernel window 900ns; neither switched out nor faulted
         ");
+    }
+
+    #[test]
+    fn one_of_many_that_ran_meanwhile_is_not_told_as_the_reason() {
+        let ran = |nanoseconds| {
+            happened(&EvidenceStatus {
+                off_cpu_nanoseconds: 2_000_000,
+                ran_instead: Some(RanInsteadStatus {
+                    pid: 13,
+                    command: "hog".to_owned(),
+                    nanoseconds,
+                }),
+                ..EvidenceStatus::default()
+            })
+        };
+        assert!(ran(1_000_000).ends_with("hog (pid 13) ran 1.00ms"));
+        assert!(ran(999_000).ends_with("longest at a stretch ran hog (pid 13), 999µs"));
     }
 
     #[test]

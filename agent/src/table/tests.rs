@@ -228,6 +228,27 @@ fn active_reads_that_are_asked_for_and_not_made_yet_show_as_dashes() {
 }
 
 #[test]
+fn names_cannot_move_the_cursor_or_turn_the_text() {
+    let maps = ["ev\x1b[31mil\x07 (id 12)".to_owned()];
+    let problems = ["a\rb\u{202e}c\u{9b}d".to_owned()];
+    let host = host();
+    let facts = Facts {
+        problems: &problems,
+        ..facts(&host, &maps)
+    };
+    let text = render(&incident(), &facts);
+    assert!(
+        text.contains("maps 2: ev\u{fffd}[31mil\u{fffd} (id 12)\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Problem: a\u{fffd}b\u{fffd}c\u{fffd}d\n"),
+        "{text}"
+    );
+    assert!(!text.contains(|it: char| it.is_control() && it != '\n'));
+}
+
+#[test]
 fn a_table_fits_into_120_columns() {
     let maps = [
         "demo_conntrack (id 12)".to_owned(),

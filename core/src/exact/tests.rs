@@ -1,3 +1,5 @@
+//! Windows of single operations, against sorting all of them.
+
 use super::*;
 use proptest::prelude::*;
 

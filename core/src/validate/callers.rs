@@ -3,7 +3,7 @@
 use crate::crd::spec::CallerSelector;
 use crate::glob::Glob;
 
-use super::problems::{Empty, Problems, check_globs};
+use super::problems::{COMMANDS, Empty, Problems, check_globs};
 
 /// Callers by command; the kernel side evaluates it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,7 +29,15 @@ pub(super) fn check_callers(callers: &CallerSelector, problems: &mut Problems) -
     let mut globs = |field: &str, patterns: &Option<Vec<String>>| {
         patterns
             .as_ref()
-            .map(|it| check_globs(&format!("spec.callers.{field}"), it, 8, empty, problems))
+            .map(|it| {
+                check_globs(
+                    &format!("spec.callers.{field}"),
+                    it,
+                    COMMANDS,
+                    empty,
+                    problems,
+                )
+            })
             .unwrap_or_default()
     };
     let matcher = CallerMatcher {

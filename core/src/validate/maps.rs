@@ -5,7 +5,20 @@ use crate::glob::Glob;
 use crate::path_glob::PathGlob;
 use crate::vocabulary::{MapIdentity, MapType};
 
-use super::problems::{Empty, Problems, check_globs};
+use super::problems::{COMMANDS, Empty, Problems, Room, check_globs};
+
+const NAMES: Room = Room {
+    items: 16,
+    characters: 63,
+};
+const PATHS: Room = Room {
+    items: 16,
+    characters: 255,
+};
+const CGROUPS: Room = Room {
+    items: 8,
+    characters: 255,
+};
 
 /// What ties a map to user space. By default nothing does.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,10 +121,10 @@ pub(super) fn check_maps(
     }
     let empty = Empty::among(given);
     if let Some(types) = types {
-        problems.length(&format!("{path}.types"), types.len(), 33, empty);
+        problems.set(&format!("{path}.types"), types, 33, empty);
     }
     let ids = ids.as_ref().map(|ids| {
-        problems.length(&format!("{path}.ids"), ids.len(), 64, empty);
+        problems.set(&format!("{path}.ids"), ids, 64, empty);
         ids.iter()
             .enumerate()
             .map(|(n, id)| problems.range(&format!("{path}.ids[{n}]"), *id, 1, 2_147_483_647))
@@ -120,7 +133,7 @@ pub(super) fn check_maps(
     });
     let names = names
         .as_ref()
-        .map(|it| check_globs(&format!("{path}.names"), it, 16, empty, problems));
+        .map(|it| check_globs(&format!("{path}.names"), it, NAMES, empty, problems));
     let pin_paths = pin_paths
         .as_ref()
         .map(|it| check_pin_paths(&format!("{path}.pinPaths"), it, empty, problems));
@@ -150,7 +163,7 @@ fn check_pin_paths(
             problems.add(format!("{path}[{n}]"), advice);
         }
     }
-    check_globs(path, patterns, 16, empty, problems)
+    check_globs(path, patterns, PATHS, empty, problems)
 }
 
 fn check_holders(path: &str, held_by: &HeldBy, problems: &mut Problems) -> HolderMatcher {
@@ -164,7 +177,7 @@ fn check_holders(path: &str, held_by: &HeldBy, problems: &mut Problems) -> Holde
     let empty = Empty::among([commands.is_some(), cgroups.is_some()]);
     let commands = commands
         .as_ref()
-        .map(|it| check_globs(&format!("{path}.commands"), it, 8, empty, problems));
+        .map(|it| check_globs(&format!("{path}.commands"), it, COMMANDS, empty, problems));
     let cgroups = cgroups.as_ref().map(|it| {
         for (n, pattern) in it.iter().enumerate() {
             if pattern.starts_with('/') {
@@ -174,7 +187,7 @@ fn check_holders(path: &str, held_by: &HeldBy, problems: &mut Problems) -> Holde
                 problems.add(format!("{path}.cgroups[{n}]"), advice);
             }
         }
-        check_globs(&format!("{path}.cgroups"), it, 8, empty, problems)
+        check_globs(&format!("{path}.cgroups"), it, CGROUPS, empty, problems)
     });
     HolderMatcher { commands, cgroups }
 }

@@ -8,13 +8,20 @@ use super::{InvalidSpec, Problem};
 pub(super) fn check_globs<T: FromStr<Err: fmt::Display>>(
     path: &str,
     patterns: &[String],
-    at_most: usize,
+    room: Room,
     empty: Empty,
     problems: &mut Problems,
 ) -> Vec<T> {
-    problems.length(path, patterns.len(), at_most, empty);
+    problems.set(path, patterns, room.items, empty);
     let mut globs = Vec::with_capacity(patterns.len());
     for (n, pattern) in patterns.iter().enumerate() {
+        let length = pattern.chars().count();
+        if length > room.characters {
+            let most = room.characters;
+            let advice = format!("has {length} characters; at most {most} are allowed");
+            problems.add(format!("{path}[{n}]"), advice);
+            continue;
+        }
         match pattern.parse() {
             Ok(glob) => globs.push(glob),
             Err(error) => problems.add(format!("{path}[{n}]"), format!("{pattern:?} {error}")),
@@ -22,6 +29,21 @@ pub(super) fn check_globs<T: FromStr<Err: fmt::Display>>(
     }
     globs
 }
+
+/// What a list of patterns may hold.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Patterns.
+    pub(super) items: usize,
+    /// Characters of each.
+    pub(super) characters: usize,
+}
+
+/// Of commands, whoever's they are.
+pub(super) const COMMANDS: Room = Room {
+    items: 8,
+    characters: 63,
+};
 
 /// What an empty list is.
 #[derive(Clone, Copy)]
@@ -69,6 +91,23 @@ impl Problems {
             }
             (0, Empty::WrongAndNeeded) => self.add(field, "is empty; list at least one"),
             _ => (),
+        }
+    }
+
+    /// A list in which nothing may stand twice.
+    pub(super) fn set<T: PartialEq + fmt::Debug>(
+        &mut self,
+        field: &str,
+        items: &[T],
+        most: usize,
+        empty: Empty,
+    ) {
+        self.length(field, items.len(), most, empty);
+        for (n, item) in items.iter().enumerate() {
+            if items[..n].contains(item) {
+                let advice = format!("{item:?} stands there twice; keep one of them");
+                self.add(format!("{field}[{n}]"), advice);
+            }
         }
     }
 

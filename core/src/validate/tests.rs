@@ -253,6 +253,15 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
             "{maps: [{ids: [1]}], operations: []}",
             "spec.operations: is empty; list at least one, or leave the field out",
         ),
+        (
+            "{maps: [{ids: [1, 2, 1]}], operations: [Lookup, Update, Lookup]}",
+            "spec.operations[2]: Lookup stands there twice; keep one of them; \
+             spec.maps[0].ids[2]: 1 stands there twice; keep one of them",
+        ),
+        (
+            "{maps: [{names: [a, 'b*', a]}]}",
+            "spec.maps[0].names[2]: \"a\" stands there twice; keep one of them",
+        ),
     ];
     for (yaml, message) in cases {
         assert_eq!(
@@ -269,4 +278,14 @@ fn several_mistakes_come_together() {
         .check()
         .unwrap_err();
     assert_eq!(error.0.len(), 2);
+}
+
+#[test]
+fn patterns_are_as_long_as_the_api_server_takes_them() {
+    let names = |length| format!("{{maps: [{{names: ['{}']}}]}}", "*".repeat(length));
+    assert!(spec(&names(63)).check().is_ok());
+    assert_eq!(
+        spec(&names(64)).check().unwrap_err().to_string(),
+        "spec.maps[0].names[0]: has 64 characters; at most 63 are allowed"
+    );
 }

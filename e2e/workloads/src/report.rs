@@ -302,8 +302,13 @@ impl<'a> Report<'a> {
             lost_nanoseconds: _,
             lost_share,
         } = self.worst_second;
+        let more_than_there_is = if lost_share > 1.0 {
+            " (a read counts whole where it began)"
+        } else {
+            ""
+        };
         format!(
-            "from {} s on: {} lost, P99 {}, max {}, {} reads",
+            "from {} s on: {} lost{more_than_there_is}, P99 {}, max {}, {} reads",
             start_nanoseconds / SECOND,
             percent(lost_share),
             time(p99_nanoseconds),

@@ -11,6 +11,7 @@ pub mod cost;
 pub mod discover;
 pub mod engine;
 pub mod error;
+pub mod example;
 mod heap;
 pub mod host;
 pub mod logging;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use maplatency_agent::args::{Args, Command};
 use maplatency_agent::logging::{self, brief_chain};
 use maplatency_agent::manifest::InvalidManifest;
-use maplatency_agent::{run, serve};
+use maplatency_agent::{example, run, serve};
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
@@ -18,6 +18,10 @@ fn main() -> ExitCode {
         Command::Serve(args) => {
             logging::start(args.log.log_format, LevelFilter::INFO);
             serve::serve(&args)
+        }
+        Command::Example(args) => {
+            logging::start(args.log.log_format, LevelFilter::INFO);
+            example::example(&args)
         }
     };
     let Err(error) = outcome else {

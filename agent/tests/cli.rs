@@ -274,9 +274,9 @@ fn help_tells_what_it_needs_with_examples() {
     for (arguments, words) in [
         (
             &["--help"][..],
-            &["CAP_PERFMON", "5.15", "BTF", "Examples:", "serve", "run"][..],
+            &["CAP_SYS_ADMIN", "5.15", "BTF", "Examples:", "serve", "run"][..],
         ),
-        (&["-h"], &["CAP_PERFMON", "Examples:"]),
+        (&["-h"], &["CAP_SYS_ADMIN", "Examples:"]),
         (
             &["run", "--help"],
             &[

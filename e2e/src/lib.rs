@@ -16,6 +16,7 @@
 //! slow or wrong.
 
 pub mod caller;
+pub mod capabilities;
 pub mod cluster;
 pub mod controlplane;
 pub mod crd;

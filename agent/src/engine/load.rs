@@ -53,6 +53,9 @@ impl Engine {
     /// for the calling thread alone.
     pub fn load(choice: TierChoice) -> Result<Self, LoadError> {
         if !nix::unistd::geteuid().is_root() {
+            return Err(LoadError::NotRoot);
+        }
+        if !has_sys_admin() {
             return Err(LoadError::NotPermitted);
         }
         let btf = Btf::from_sys_fs().map_err(LoadError::Btf)?;
@@ -194,6 +197,18 @@ impl Engine {
             ebpf,
         })
     }
+}
+
+/// Whether this thread has `CAP_SYS_ADMIN`, which stands for `CAP_BPF` and `CAP_PERFMON`, too (`bpf_capable` in the kernel's
+/// include/linux/capability.h). Where it cannot be told, the first system call that lacks it tells.
+fn has_sys_admin() -> bool {
+    const BIT: u32 = 21;
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|it| it.strip_prefix("CapEff:"))
+        .and_then(|it| u64::from_str_radix(it.trim(), 16).ok());
+    effective.is_none_or(|it| it >> BIT & 1 == 1)
 }
 
 /// One of the programs is loaded for a moment only, or never.

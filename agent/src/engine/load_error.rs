@@ -18,7 +18,13 @@ pub(super) const CHECK_CALLS: u64 = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Not enough rights.
-    #[error("loading probes needs CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN; run as root")]
+    #[error("loading probes needs root with CAP_SYS_ADMIN; run as root")]
+    NotRoot,
+    /// Not enough rights, though root.
+    #[error(
+        "the agent lacks CAP_SYS_ADMIN, without which the kernel neither lists maps (BPF_MAP_GET_NEXT_ID) nor opens them \
+         by id (BPF_MAP_GET_FD_BY_ID); in a container: securityContext.capabilities.add: [SYS_ADMIN]"
+    )]
     NotPermitted,
     /// The kernel does not describe its types.
     #[error(

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 pub use callers::CallerMatcher;
 pub use cpus::CpuChoice;
-pub use labels::selects;
+pub use labels::{fulfils, selects};
 pub use maps::{Holder, MapMatcher, Ties};
 pub use plans::{ActivePlan, AggregationPlan, OutlierPlan};
 
-use crate::crd::spec::MapLatencyProbeSpec;
+use crate::crd::spec::{LabelRequirement, MapLatencyProbeSpec};
 use crate::vocabulary::{MapIdentity, Operation};
 use callers::check_callers;
 use maps::check_maps;
@@ -131,6 +131,16 @@ impl MapLatencyProbeSpec {
             window: Duration::from_secs(window),
         })
     }
+}
+
+/// Lists every mistake in requirements on labels of nodes, which stand in the field `field`.
+pub fn check_requirements(
+    field: &str,
+    requirements: &[LabelRequirement],
+) -> Result<(), InvalidSpec> {
+    let mut problems = Problems::default();
+    labels::check_requirements(field, requirements, &mut problems);
+    problems.into_result(|| ())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 mod apply;
 mod error;
 mod plan;
+mod settings;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use kube::{Api, Client, runtime::watcher};
 pub use apply::Done;
 pub use error::Error;
 pub use plan::{Plan, Settings, desired, plan};
+pub use settings::{AgentSettings, SettingsError};
 
 use crate::inventory::Probe;
 
@@ -55,6 +57,11 @@ impl Agents {
     /// DaemonSets of the operator's namespace.
     pub fn api(&self) -> Api<DaemonSet> {
         Api::namespaced(self.client.clone(), &self.settings.namespace)
+    }
+
+    /// What holds for every agent.
+    pub fn settings(&self) -> &AgentSettings {
+        &self.settings.agents
     }
 
     /// Brings the DaemonSet in line with the probes. `None` when it is.

@@ -5,6 +5,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -59,6 +60,30 @@ pub enum Command {
     /// probe it decides which nodes measure, keeps one DaemonSet of agents on exactly those nodes, tells each
     /// agent what to measure and writes what comes back into the probe's status.
     Run(Box<RunArgs>),
+    /// Prove that a map's latency gets into a status: make a probe, wait for figures, delete it.
+    ///
+    /// `helm test` runs it beside `maplatency-agent example`, which reads the map.
+    Test(TestArgs),
+}
+
+/// What to measure as a proof.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct TestArgs {
+    /// Name of the probe; one that is there already is deleted first.
+    #[arg(long, value_name = "NAME", default_value = "maplatency-test")]
+    pub probe: String,
+
+    /// Name of a map that is read on the node.
+    #[arg(long, value_name = "NAME", default_value = "mlp_example")]
+    pub map: String,
+
+    /// The node.
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    pub node: String,
+
+    /// How long to wait for figures.
+    #[arg(long, value_name = "DURATION", default_value = "3m", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
 }
 
 /// How to serve. Every flag can be given as an environment variable.
@@ -97,6 +122,18 @@ pub struct RunArgs {
         default_value = concat!("maplatency-agent:", env!("CARGO_PKG_VERSION"))
     )]
     pub agent_image: String,
+
+    /// YAML file with further settings of agents: tolerations, resources, nodes that get none.
+    ///
+    /// The README of the Helm chart lists them, as values below `agent`.
+    #[arg(long, env = "MAPLATENCY_AGENT_SETTINGS", value_name = "FILE")]
+    pub agent_settings: Option<PathBuf>,
+
+    /// Deployment of this operator in its namespace, which then owns the agents' DaemonSet.
+    ///
+    /// Kubernetes deletes the DaemonSet together with it. Without it, agents outlive the operator.
+    #[arg(long, env = "MAPLATENCY_DEPLOYMENT", value_name = "NAME")]
+    pub deployment: Option<String>,
 
     /// Time between two reports of an agent, from 100ms to 10s.
     ///
@@ -176,7 +213,7 @@ mod tests {
         let line = ["maplatency-operator", "run"].iter().chain(arguments);
         match Args::try_parse_from(line)?.command {
             Command::Run(run) => Ok(*run),
-            Command::Crd => unreachable!("`run` was asked for"),
+            Command::Crd | Command::Test(_) => unreachable!("`run` was asked for"),
         }
     }
 

@@ -13,8 +13,10 @@ pub mod chain;
 pub mod fleet;
 pub mod gateway;
 pub mod inventory;
+pub mod owner;
 pub mod placement;
 pub mod probe;
+pub mod proof;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -32,7 +34,7 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::agents::{Agents, Settings};
+use crate::agents::{AgentSettings, Agents, Settings};
 use crate::args::{LogFormat, RunArgs};
 use crate::chain::chain;
 use crate::fleet::Fleet;
@@ -99,12 +101,17 @@ fn log_to_stderr(args: &RunArgs) -> anyhow::Result<()> {
 
 async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let terminated = terminated()?;
+    let agents = match &args.agent_settings {
+        Some(file) => AgentSettings::read(file)?,
+        None => AgentSettings::default(),
+    };
     info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = %args.listen,
         agent_operator_url = args.operator_url(),
         namespace = args.namespace,
         agent_image = args.agent_image,
+        agent_settings = ?agents,
         report_period = %humantime::format_duration(args.report_period),
         "Starting"
     );
@@ -114,6 +121,10 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let client = Client::try_default()
         .await
         .context("could not find an API server")?;
+    let owner = match &args.deployment {
+        Some(name) => Some(owner::find(client.clone(), &args.namespace, name).await?),
+        None => None,
+    };
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("could not listen on {}", args.listen))?;
@@ -126,6 +137,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
             operator_url: args.operator_url(),
             namespace: args.namespace,
             image: args.agent_image,
+            owner,
+            agents,
         },
     );
     let mut gateway = std::pin::pin!(gateway(

@@ -9,6 +9,7 @@ fn main() -> ExitCode {
     let outcome = match Args::read().command {
         Command::Crd => maplatency_operator::print_crd(),
         Command::Run(run) => maplatency_operator::run(*run),
+        Command::Test(test) => maplatency_operator::proof::run(&test),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::agents::{self, Agents};
+use crate::agents::{self, AgentSettings, Agents};
 use crate::chain::chain;
 use crate::fleet::{Fleet, Placement, Placements};
 use crate::inventory::{Change, Inventory, Labels, Life, Probe};
@@ -89,7 +89,7 @@ async fn step(
     placed: &watch::Sender<u64>,
 ) -> Option<Instant> {
     let (probes, nodes) = (inventory.probes.complete()?, inventory.nodes.complete()?);
-    fleet.place(place(probes, nodes));
+    fleet.place(place(probes, nodes, agents.settings()));
     placed.send_modify(|it| *it += 1);
     // Agents that run are served first; where they run may take the API server a while.
     let observed = inventory.agents.complete()?.values().next();
@@ -112,8 +112,13 @@ async fn step(
     }
 }
 
-/// Where every valid probe is measured. One that is invalid, or being deleted, is measured nowhere.
-pub fn place(probes: &BTreeMap<String, Probe>, nodes: &BTreeMap<String, Labels>) -> Placements {
+/// Where every valid probe is measured. One that is invalid, or being deleted, is measured nowhere, and on nodes that
+/// can have no agent nothing is.
+pub fn place(
+    probes: &BTreeMap<String, Probe>,
+    nodes: &BTreeMap<String, Labels>,
+    settings: &AgentSettings,
+) -> Placements {
     probes
         .iter()
         .filter(|(_, it)| it.life == Life::Live)
@@ -123,7 +128,10 @@ pub fn place(probes: &BTreeMap<String, Probe>, nodes: &BTreeMap<String, Labels>)
                 window: checked.window,
                 nodes: nodes
                     .iter()
-                    .filter(|(_, labels)| selects(probe.spec.node_selector.as_ref(), labels))
+                    .filter(|(_, labels)| {
+                        selects(probe.spec.node_selector.as_ref(), labels)
+                            && settings.allows(labels)
+                    })
                     .map(|(node, _)| node.clone())
                     .collect(),
                 probe: AssignedProbe {
@@ -197,7 +205,7 @@ mod tests {
     fn a_probe_is_measured_on_the_nodes_that_it_selects() {
         let probes = BTreeMap::from([("p".to_owned(), probe("u", BLUE))]);
 
-        let placements = place(&probes, &nodes());
+        let placements = place(&probes, &nodes(), &AgentSettings::default());
 
         let nodes: Vec<&str> = placements["u"].nodes.iter().map(String::as_str).collect();
         assert_eq!(nodes, ["a", "c"]);
@@ -212,6 +220,28 @@ mod tests {
         deleting.life = Life::Deleting;
         let probes = BTreeMap::from([("a".to_owned(), invalid), ("b".to_owned(), deleting)]);
 
-        assert_eq!(place(&probes, &nodes()), Placements::new());
+        assert_eq!(
+            place(&probes, &nodes(), &AgentSettings::default()),
+            Placements::new()
+        );
+    }
+
+    #[test]
+    fn a_node_that_can_have_no_agent_is_not_missed() {
+        let probes = BTreeMap::from([(
+            "p".to_owned(),
+            probe(
+                "u",
+                "{maps: [{ids: [1]}], nodeSelector: {matchExpressions: [{key: pool, operator: Exists}]}}",
+            ),
+        )]);
+        let settings =
+            serde_yaml::from_str("{nodes: [{key: pool, operator: NotIn, values: [blue]}]}")
+                .unwrap();
+
+        let placements = place(&probes, &nodes(), &settings);
+
+        let nodes: Vec<&str> = placements["u"].nodes.iter().map(String::as_str).collect();
+        assert_eq!(nodes, ["b"]);
     }
 }

@@ -19,11 +19,12 @@ pub fn selects(selector: Option<&NodeSelector>, labels: &BTreeMap<String, String
         .match_labels
         .iter()
         .all(|(key, value)| labels.get(key) == Some(value));
-    exact
-        && selector
-            .match_expressions
-            .iter()
-            .all(|it| holds(it, labels.get(&it.key)))
+    exact && fulfils(&selector.match_expressions, labels)
+}
+
+/// Whether a node with these labels fulfils every requirement.
+pub fn fulfils(requirements: &[LabelRequirement], labels: &BTreeMap<String, String>) -> bool {
+    requirements.iter().all(|it| holds(it, labels.get(&it.key)))
 }
 
 fn holds(requirement: &LabelRequirement, value: Option<&String>) -> bool {
@@ -52,14 +53,21 @@ pub(super) fn check(selector: &NodeSelector, problems: &mut Problems) {
         check_key(&path, key, problems);
         check_value(&path, value, problems);
     }
-    problems.length(
+    check_requirements(
         &format!("{PATH}.matchExpressions"),
-        match_expressions.len(),
-        16,
-        Empty::Fine,
+        match_expressions,
+        problems,
     );
-    for (at, requirement) in match_expressions.iter().enumerate() {
-        let path = format!("{PATH}.matchExpressions[{at}]");
+}
+
+pub(super) fn check_requirements(
+    list: &str,
+    requirements: &[LabelRequirement],
+    problems: &mut Problems,
+) {
+    problems.length(list, requirements.len(), 16, Empty::Fine);
+    for (at, requirement) in requirements.iter().enumerate() {
+        let path = format!("{list}[{at}]");
         check_key(&format!("{path}.key"), &requirement.key, problems);
         for value in &requirement.values {
             check_value(&format!("{path}.values"), value, problems);

@@ -6,23 +6,23 @@ use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, EnvVar, EnvVarSource, HostPathVolumeSource, NodeAffinity,
-    NodeSelector as NodeTerms, NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector,
-    PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration,
-    Volume, VolumeMount,
+    Affinity, Capabilities, Container, EnvVar, EnvVarSource, HostPathVolumeSource,
+    LocalObjectReference, NodeAffinity, NodeSelector as NodeTerms, NodeSelectorRequirement,
+    NodeSelectorTerm, ObjectFieldSelector, PodSpec, PodTemplateSpec, SELinuxOptions,
+    SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
-use maplatency_core::crd::spec::{LabelOperator, NodeSelector};
+use maplatency_core::crd::spec::{LabelOperator, LabelRequirement, NodeSelector};
 use serde_json::Value;
 
 use super::NAME;
+use super::settings::{AgentSettings, MaxUnavailable, Tolerated, thousandths};
 use crate::inventory::{Life, Probe};
 
 /// What the cluster's admin decides about agents.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The operator's namespace.
     pub namespace: String,
@@ -30,6 +30,10 @@ pub struct Settings {
     pub image: String,
     /// URL that agents dial.
     pub operator_url: String,
+    /// What goes when the operator goes takes the DaemonSet along. `None` where nothing does.
+    pub owner: Option<OwnerReference>,
+    /// The rest.
+    pub agents: AgentSettings,
 }
 
 /// What to write.
@@ -70,7 +74,7 @@ pub fn desired<'a>(
 ) -> Option<DaemonSet> {
     let terms: BTreeSet<Vec<Requirement>> = probes
         .filter(|it| it.life == Life::Live && it.spec.check().is_ok())
-        .map(|it| term(it.spec.node_selector.as_ref()))
+        .map(|it| term(it.spec.node_selector.as_ref(), &settings.agents.nodes))
         .collect();
     (!terms.is_empty()).then(|| daemon_set(settings, &terms))
 }
@@ -78,8 +82,27 @@ pub fn desired<'a>(
 /// Key, operator, values.
 type Requirement = (String, &'static str, Vec<String>);
 
-/// A selector as one term of a node affinity. The requirements are sorted, so that equal ones are found.
-fn term(selector: Option<&NodeSelector>) -> Vec<Requirement> {
+/// A selector as one term of a node affinity, with what `every` node has to fulfil besides. The requirements are
+/// sorted, so that equal ones are found.
+fn term(selector: Option<&NodeSelector>, every: &[LabelRequirement]) -> Vec<Requirement> {
+    let mut requirements = selected(selector);
+    requirements.extend(every.iter().map(requirement));
+    requirements.sort();
+    requirements.dedup();
+    requirements
+}
+
+fn requirement(it: &LabelRequirement) -> Requirement {
+    let operator = match it.operator {
+        LabelOperator::In => "In",
+        LabelOperator::NotIn => "NotIn",
+        LabelOperator::Exists => "Exists",
+        LabelOperator::DoesNotExist => "DoesNotExist",
+    };
+    (it.key.clone(), operator, it.values.clone())
+}
+
+fn selected(selector: Option<&NodeSelector>) -> Vec<Requirement> {
     let linux = || {
         (
             "kubernetes.io/os".to_owned(),
@@ -97,18 +120,8 @@ fn term(selector: Option<&NodeSelector>) -> Vec<Requirement> {
     let exact = match_labels
         .iter()
         .map(|(key, value)| (key.clone(), "In", vec![value.clone()]));
-    let expressions = match_expressions.iter().map(|it| {
-        let operator = match it.operator {
-            LabelOperator::In => "In",
-            LabelOperator::NotIn => "NotIn",
-            LabelOperator::Exists => "Exists",
-            LabelOperator::DoesNotExist => "DoesNotExist",
-        };
-        (it.key.clone(), operator, it.values.clone())
-    });
+    let expressions = match_expressions.iter().map(requirement);
     let mut requirements: Vec<Requirement> = exact.chain(expressions).collect();
-    requirements.sort();
-    requirements.dedup();
     if requirements.is_empty() {
         // To Kubernetes an empty term matches no node, to users an empty selector matches every one.
         requirements.push(linux());
@@ -122,6 +135,7 @@ fn daemon_set(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> Daemon
             name: Some(NAME.to_owned()),
             namespace: Some(settings.namespace.clone()),
             labels: Some(labels()),
+            owner_references: settings.owner.clone().map(|it| vec![it]),
             ..ObjectMeta::default()
         },
         spec: Some(DaemonSetSpec {
@@ -132,13 +146,14 @@ fn daemon_set(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> Daemon
             update_strategy: Some(DaemonSetUpdateStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDaemonSet {
-                    max_unavailable: Some(IntOrString::String("10%".to_owned())),
+                    max_unavailable: Some(max_unavailable(&settings.agents)),
                     ..RollingUpdateDaemonSet::default()
                 }),
             }),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels()),
+                    annotations: given(&settings.agents.pod_annotations),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod(settings, terms)),
@@ -149,8 +164,28 @@ fn daemon_set(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> Daemon
     }
 }
 
+fn max_unavailable(agents: &AgentSettings) -> IntOrString {
+    match &agents.max_unavailable {
+        None => IntOrString::String("10%".to_owned()),
+        Some(MaxUnavailable::Share(share)) => IntOrString::String(share.clone()),
+        Some(MaxUnavailable::Pods(pods)) => IntOrString::Int(*pods),
+    }
+}
+
+/// Server-side apply takes an empty map for a field that is owned.
+fn given(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!map.is_empty()).then(|| map.clone())
+}
+
 fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
+    let agents = &settings.agents;
     PodSpec {
+        image_pull_secrets: (!agents.image_pull_secrets.is_empty()).then(|| {
+            let secret = |name: &String| LocalObjectReference { name: name.clone() };
+            agents.image_pull_secrets.iter().map(secret).collect()
+        }),
+        service_account_name: agents.service_account_name.clone(),
+        priority_class_name: agents.priority_class_name.clone(),
         affinity: Some(Affinity {
             node_affinity: Some(NodeAffinity {
                 required_during_scheduling_ignored_during_execution: Some(node_terms(terms)),
@@ -158,11 +193,7 @@ fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
             }),
             ..Affinity::default()
         }),
-        // A probe decides where to measure; taints are about where other work runs.
-        tolerations: Some(vec![Toleration {
-            operator: Some("Exists".to_owned()),
-            ..Toleration::default()
-        }]),
+        tolerations: Some(tolerations(agents)),
         // The kernel side counts callers that the agent's pid namespace holds.
         host_pid: Some(true),
         // Agents never talk to the API server.
@@ -172,6 +203,20 @@ fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
         volumes: Some(FOLDERS.map(volume).to_vec()),
         ..PodSpec::default()
     }
+}
+
+/// All taints unless told otherwise: a probe decides where to measure; taints are about where other work runs.
+fn tolerations(agents: &AgentSettings) -> Vec<Toleration> {
+    let all = || {
+        vec![Toleration {
+            operator: Some("Exists".to_owned()),
+            ..Toleration::default()
+        }]
+    };
+    agents
+        .tolerations
+        .as_ref()
+        .map_or_else(all, |it| it.iter().map(Tolerated::toleration).collect())
 }
 
 /// What of the node agents look at, and containers do not get by themselves: ids of tracepoints, and pins of maps.
@@ -211,40 +256,44 @@ fn container(settings: &Settings) -> Container {
     Container {
         name: "agent".to_owned(),
         image: Some(settings.image.clone()),
+        image_pull_policy: settings
+            .agents
+            .image_pull_policy
+            .map(|it| it.as_str().to_owned()),
         args: Some(args.into_iter().map(str::to_owned).collect()),
-        env: Some(vec![EnvVar {
-            name: "NODE_NAME".to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    api_version: Some("v1".to_owned()),
-                    field_path: "spec.nodeName".to_owned(),
-                }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        }]),
-        resources: Some(ResourceRequirements {
-            requests: Some(BTreeMap::from([
-                ("cpu".to_owned(), Quantity("10m".to_owned())),
-                ("memory".to_owned(), Quantity("32Mi".to_owned())),
-            ])),
-            ..ResourceRequirements::default()
-        }),
-        security_context: Some(security_context()),
+        env: Some(environment(&settings.agents)),
+        resources: Some(settings.agents.resources.requirements()),
+        security_context: Some(security_context(&settings.agents)),
         volume_mounts: Some(FOLDERS.map(volume_mount).to_vec()),
         ..Container::default()
     }
 }
 
-fn security_context() -> SecurityContext {
-    let capabilities = [
-        // Loads programs and creates maps (since 5.8; before, SYS_ADMIN covers it).
-        "BPF",
-        // Attaches programs to tracepoints on every CPU, and lets them read kernel memory.
-        "PERFMON",
-        // BPF_MAP_GET_NEXT_ID and BPF_MAP_GET_FD_BY_ID, by which maps are found, accept nothing less.
-        "SYS_ADMIN",
-    ];
+fn environment(agents: &AgentSettings) -> Vec<EnvVar> {
+    let node = EnvVar {
+        name: "NODE_NAME".to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".to_owned()),
+                field_path: "spec.nodeName".to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    let further = agents.env.iter().map(|(name, value)| EnvVar {
+        name: name.clone(),
+        value: Some(value.clone()),
+        ..EnvVar::default()
+    });
+    std::iter::once(node).chain(further).collect()
+}
+
+fn security_context(agents: &AgentSettings) -> SecurityContext {
+    // One, and nothing less would do. BPF_MAP_GET_NEXT_ID and BPF_MAP_GET_FD_BY_ID, by which maps are found, accept nothing
+    // but CAP_SYS_ADMIN. With it the kernel asks for neither CAP_BPF (loads programs, makes maps) nor CAP_PERFMON (attaches
+    // them to tracepoints, lets them read kernel memory); e2e/tests/capabilities.rs shows all of that by its absence.
+    let capabilities = ["SYS_ADMIN"];
     SecurityContext {
         privileged: Some(false),
         // Capabilities of a container are effective for uid 0 only.
@@ -253,6 +302,10 @@ fn security_context() -> SecurityContext {
         capabilities: Some(Capabilities {
             drop: Some(vec!["ALL".to_owned()]),
             add: Some(capabilities.into_iter().map(str::to_owned).collect()),
+        }),
+        se_linux_options: agents.se_linux_type.as_ref().map(|it| SELinuxOptions {
+            type_: Some(it.clone()),
+            ..SELinuxOptions::default()
         }),
         // Lets bpf(2) and perf_event_open(2) pass for holders of the capabilities above.
         seccomp_profile: Some(SeccompProfile {
@@ -264,7 +317,7 @@ fn security_context() -> SecurityContext {
 }
 
 fn node_terms(terms: &BTreeSet<Vec<Requirement>>) -> NodeTerms {
-    let requirement = |(key, operator, values): &Requirement| NodeSelectorRequirement {
+    let written = |(key, operator, values): &Requirement| NodeSelectorRequirement {
         key: key.clone(),
         operator: (*operator).to_owned(),
         values: (!values.is_empty()).then(|| values.clone()),
@@ -273,7 +326,7 @@ fn node_terms(terms: &BTreeSet<Vec<Requirement>>) -> NodeTerms {
         node_selector_terms: terms
             .iter()
             .map(|it| NodeSelectorTerm {
-                match_expressions: Some(it.iter().map(requirement).collect()),
+                match_expressions: Some(it.iter().map(written).collect()),
                 ..NodeSelectorTerm::default()
             })
             .collect(),
@@ -312,9 +365,15 @@ fn covers(there: &DaemonSet, desired: &DaemonSet) -> bool {
 
 fn holds(there: &Value, desired: &Value) -> bool {
     match (there, desired) {
-        (Value::Object(there), Value::Object(desired)) => desired
-            .iter()
-            .all(|(key, want)| there.get(key).is_some_and(|have| holds(have, want))),
+        (Value::Object(there), Value::Object(desired)) => {
+            desired.iter().all(|(key, want)| match there.get(key) {
+                Some(have) if matches!(key.as_str(), "requests" | "limits") => {
+                    amounts(have) == amounts(want)
+                }
+                Some(have) => holds(have, want),
+                None => false,
+            })
+        }
         (Value::Array(there), Value::Array(desired)) => {
             there.len() == desired.len()
                 && there
@@ -324,6 +383,15 @@ fn holds(there: &Value, desired: &Value) -> bool {
         }
         _ => there == desired,
     }
+}
+
+/// Quantities by name, as what they amount to.
+fn amounts(quantities: &Value) -> BTreeMap<&str, Option<u128>> {
+    let amount = |it: &Value| it.as_str().and_then(thousandths);
+    let quantities = quantities.as_object().into_iter().flatten();
+    quantities
+        .map(|(name, it)| (name.as_str(), amount(it)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ fn settings() -> Settings {
         namespace: "maplatency-system".to_owned(),
         image: "maplatency-agent:test".to_owned(),
         operator_url: "http://maplatency-operator.maplatency-system.svc:7443".to_owned(),
+        owner: None,
+        agents: AgentSettings::default(),
     }
 }
 
@@ -76,7 +78,7 @@ fn without_a_valid_probe_there_are_no_agents() {
 }
 
 #[test]
-fn an_agent_is_not_privileged_and_has_three_capabilities() {
+fn an_agent_is_not_privileged_and_has_one_capability() {
     let set = serde_json::to_value(of(&[probe(BLUE)])).unwrap();
     let pod = &set["spec"]["template"]["spec"];
     let security = &pod["containers"][0]["securityContext"];
@@ -85,7 +87,7 @@ fn an_agent_is_not_privileged_and_has_three_capabilities() {
     assert_eq!(security["capabilities"]["drop"], serde_json::json!(["ALL"]));
     assert_eq!(
         security["capabilities"]["add"],
-        serde_json::json!(["BPF", "PERFMON", "SYS_ADMIN"])
+        serde_json::json!(["SYS_ADMIN"])
     );
     assert_eq!(pod["automountServiceAccountToken"], false);
     assert_eq!(pod["hostPID"], true);
@@ -105,6 +107,109 @@ fn the_selector_is_part_of_the_pods_labels() {
     );
 }
 
+#[test]
+fn what_every_node_has_to_fulfil_is_part_of_every_term() {
+    let mut settings = settings();
+    settings.agents =
+        serde_yaml::from_str("{nodes: [{key: type, operator: NotIn, values: [virtual-kubelet]}]}")
+            .unwrap();
+    let set = desired(&settings, [probe(GPU), probe(EVERY_LINUX)].iter()).unwrap();
+
+    let real =
+        serde_json::json!({"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]});
+    let expected = serde_json::json!([
+        {"matchExpressions": [{"key": "gpu", "operator": "Exists"}, real]},
+        {"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}, real]},
+    ]);
+    assert_eq!(affinity(&set), expected);
+}
+
+#[test]
+fn without_settings_every_taint_is_borne_and_the_cluster_decides_the_rest() {
+    let set = serde_json::to_value(of(&[probe(BLUE)])).unwrap();
+    let pod = &set["spec"]["template"]["spec"];
+    assert_eq!(
+        pod["tolerations"],
+        serde_json::json!([{"operator": "Exists"}])
+    );
+    assert_eq!(
+        set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
+        "10%"
+    );
+    for absent in [
+        "serviceAccountName",
+        "priorityClassName",
+        "imagePullSecrets",
+    ] {
+        assert_eq!(pod[absent], Value::Null, "{absent}");
+    }
+    assert_eq!(set["metadata"]["ownerReferences"], Value::Null);
+}
+
+#[test]
+fn settings_reach_the_pods() {
+    let mut settings = settings();
+    settings.agents = serde_yaml::from_str(
+        "
+imagePullPolicy: Never
+imagePullSecrets: [registry]
+serviceAccountName: maplatency-agent
+priorityClassName: maplatency-agent
+podAnnotations: {example.com/why: measuring}
+tolerations: [{key: pool, operator: Equal, value: gpu, effect: NoSchedule}]
+resources: {requests: {cpu: 20m}, limits: {memory: 256Mi}}
+maxUnavailable: 3
+seLinuxType: spc_t
+env: {MAPLATENCY_MEMORY_BUDGET: 200MiB}
+",
+    )
+    .unwrap();
+    settings.owner = Some(OwnerReference {
+        name: "maplatency-operator".to_owned(),
+        ..OwnerReference::default()
+    });
+    let set = serde_json::to_value(desired(&settings, [probe(BLUE)].iter())).unwrap();
+    assert_eq!(
+        set["metadata"]["ownerReferences"][0]["name"],
+        "maplatency-operator"
+    );
+    assert_eq!(
+        set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
+        3
+    );
+    let template = &set["spec"]["template"];
+    assert_eq!(
+        template["metadata"]["annotations"],
+        serde_json::json!({"example.com/why": "measuring"})
+    );
+    let pod = &template["spec"];
+    assert_eq!(
+        pod["imagePullSecrets"],
+        serde_json::json!([{"name": "registry"}])
+    );
+    assert_eq!(pod["serviceAccountName"], "maplatency-agent");
+    assert_eq!(pod["priorityClassName"], "maplatency-agent");
+    assert_eq!(
+        pod["tolerations"],
+        serde_json::json!([{"key": "pool", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}])
+    );
+    let container = &pod["containers"][0];
+    assert_eq!(container["imagePullPolicy"], "Never");
+    assert_eq!(
+        container["resources"],
+        serde_json::json!({"requests": {"cpu": "20m"}, "limits": {"memory": "256Mi"}})
+    );
+    assert_eq!(
+        container["securityContext"]["seLinuxOptions"]["type"],
+        "spc_t"
+    );
+    assert_eq!(container["env"][0]["name"], "NODE_NAME");
+    assert_eq!(
+        container["env"][1],
+        serde_json::json!({"name": "MAPLATENCY_MEMORY_BUDGET", "value": "200MiB"})
+    );
+}
+
 /// The API server adds defaults.
 fn defaulted(set: &DaemonSet) -> DaemonSet {
     let mut there = set.clone();
@@ -120,6 +225,29 @@ fn nothing_is_written_while_nothing_changes() {
     let there = defaulted(&set);
     assert_eq!(
         plan(Some(set.clone()), Some(&set), Some(&there)),
+        Plan::Keep
+    );
+}
+
+#[test]
+fn the_api_server_may_write_a_quantity_its_own_way() {
+    let mut settings = settings();
+    settings.agents =
+        serde_yaml::from_str("{resources: {requests: {cpu: 0.5}, limits: {memory: 1024Mi}}}")
+            .unwrap();
+    let set = desired(&settings, [probe(BLUE)].iter()).unwrap();
+    let there = |cpu: &str| {
+        let mut there = serde_json::to_value(defaulted(&set)).unwrap();
+        there["spec"]["template"]["spec"]["containers"][0]["resources"] =
+            serde_json::json!({"requests": {"cpu": cpu}, "limits": {"memory": "1Gi"}});
+        serde_json::from_value(there).unwrap()
+    };
+    assert_eq!(
+        plan(Some(set.clone()), Some(&set), Some(&there("500m"))),
+        Plan::Keep
+    );
+    assert_ne!(
+        plan(Some(set.clone()), Some(&set), Some(&there("501m"))),
         Plan::Keep
     );
 }

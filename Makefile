@@ -5,16 +5,18 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 CRD := crds/maplatencyprobes.maplatency.dev.yaml
+# The chart's own copy, since Helm takes nothing from outside of a chart.
+CHART_CRD := charts/maplatency/files/$(notdir $(CRD))
 # Through a file, so that a run that fails is not taken for an empty definition. Without `-p`, as cargo
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
-.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds fmt clean
+.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds chart-readme fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Check this machine and install the Debian packages that are missing
 	@scripts/setup.sh check demo test
@@ -29,7 +31,9 @@ check: ## Format, lints, generated files, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(PRINT_CRD)
-	@diff -u $(CRD) target/crd.yaml || { echo "error: $(CRD) differs from the Rust types; run: make crds" >&2; exit 1; }
+	@for crd in $(CRD) $(CHART_CRD); do \
+		diff -u $$crd target/crd.yaml || { echo "error: $$crd differs from the Rust types; run: make crds" >&2; exit 1; }; \
+	done
 	@scripts/licences.sh
 
 test: ## Build and run all tests, against the running kernel and a real API server (as root)
@@ -71,10 +75,13 @@ aggregation: ## Compare the strategies of aggregation; writes docs/aggregation.m
 	$(BENCH_BUILD)
 	@$(BENCH_RUN) aggregation
 
-crds: ## Write crds/ from the Rust types
+crds: ## Write crds/, and the chart's copy, from the Rust types
 	@scripts/setup.sh check
 	$(PRINT_CRD)
-	mkdir -p $(dir $(CRD)) && cp target/crd.yaml $(CRD)
+	mkdir -p $(dir $(CRD) $(CHART_CRD)) && cp target/crd.yaml $(CRD) && cp target/crd.yaml $(CHART_CRD)
+
+chart-readme: ## Write the README of the Helm chart from the comments in its values
+	@scripts/chart-readme.sh
 
 fmt: ## Format the Rust code
 	cargo fmt --all

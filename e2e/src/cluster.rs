@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, NodeSpec};
 use kube::api::{ObjectMeta, PostParams};
@@ -176,45 +176,51 @@ impl Cluster {
 
     /// Starts the real agent on a node with what the DaemonSet's pod template says.
     pub async fn start_agent(&self, node: &str) -> Result<Daemon> {
-        let template = self.daemon_set().await?.spec.context("a spec")?.template;
-        let pod = template.spec.context("a pod spec")?;
-        let container = pod.containers.first().context("a container")?;
-        let mut command = Command::new(workspace_binary("maplatency-agent")?);
-        // A container has the variables of its template alone.
-        command.env_clear();
-        let mut variables = Vec::new();
-        for variable in container.env.iter().flatten() {
-            let path = variable
-                .value_from
-                .as_ref()
-                .and_then(|it| it.field_ref.as_ref())
-                .map(|it| it.field_path.as_str());
-            ensure!(
-                path == Some("spec.nodeName"),
-                "a kubelet would set {variable:?}"
-            );
-            command.env(&variable.name, node);
-            variables.push((format!("$({})", variable.name), node));
-        }
-        for argument in container.args.iter().flatten() {
-            let resolved = variables
-                .iter()
-                .fold(argument.clone(), |text, (name, value)| {
-                    text.replace(name, value)
-                });
-            command.arg(resolved);
-        }
-        Daemon::spawn(
-            "the agent",
-            command,
-            &self.folder.path().join(format!("agent-{node}.log")),
-        )
+        start_agent(&self.daemon_set().await?, node, self.folder.path())
     }
 
     /// A folder for the test's own files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// Starts the real agent as a kubelet of `node` would, with its log in `folder`.
+pub fn start_agent(set: &DaemonSet, node: &str, folder: &Path) -> Result<Daemon> {
+    let spec = set.spec.as_ref().context("a spec")?;
+    let pod = spec.template.spec.as_ref().context("a pod spec")?;
+    let container = pod.containers.first().context("a container")?;
+    let mut command = Command::new(workspace_binary("maplatency-agent")?);
+    // A container has the variables of its template alone.
+    command.env_clear();
+    let mut variables = Vec::new();
+    for variable in container.env.iter().flatten() {
+        let path = variable
+            .value_from
+            .as_ref()
+            .and_then(|it| it.field_ref.as_ref())
+            .map(|it| it.field_path.as_str());
+        let value = match (path, &variable.value) {
+            (Some("spec.nodeName"), None) => node,
+            (None, Some(value)) => value,
+            _ => bail!("a kubelet would set {variable:?}"),
+        };
+        command.env(&variable.name, value);
+        variables.push((format!("$({})", variable.name), value));
+    }
+    for argument in container.args.iter().flatten() {
+        let resolved = variables
+            .iter()
+            .fold(argument.clone(), |text, (name, value)| {
+                text.replace(name, value)
+            });
+        command.arg(resolved);
+    }
+    Daemon::spawn(
+        "the agent",
+        command,
+        &folder.join(format!("agent-{node}.log")),
+    )
 }
 
 /// A probe as a user writes it.

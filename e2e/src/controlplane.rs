@@ -110,6 +110,30 @@ impl ControlPlane {
         self.run_kubectl(&["apply", "-f", "-"], yaml).await?.ok()
     }
 
+    /// Does `kubectl apply` of a file without storing anything: the API server checks all but what controllers would. A
+    /// field that it does not know is an error.
+    pub async fn would_apply(&self, file: &Path) -> Result<Output> {
+        let file = file.to_str().context("the path is not UTF-8")?;
+        self.kubectl(&["apply", "--dry-run=server", "--validate=strict", "-f", file])
+            .await
+    }
+
+    /// A kubeconfig, in the same folder, with the rights of a service account and no others.
+    pub async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self
+            .kubectl(&["create", "token", account, "--namespace", namespace])
+            .await?
+            .ok()?;
+        let text = fs::read_to_string(&self.kubeconfig).context("could not read the kubeconfig")?;
+        let mut config: serde_json::Value =
+            serde_yaml::from_str(&text).context("the kubeconfig is not YAML")?;
+        config["users"][0]["user"] = json!({"token": token.trim_end()});
+        let path = self.dir.path().join(format!("kubeconfig-{account}"));
+        let text = serde_yaml::to_string(&config).context("could not write YAML")?;
+        fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
+        Ok(path)
+    }
+
     /// The ids of kube-apiserver and etcd, in this order.
     pub fn pids(&self) -> [u32; 2] {
         [self.apiserver.id(), self.etcd.id()]
@@ -136,7 +160,7 @@ impl ControlPlane {
         };
         let ((), output) = tokio::join!(write, child.wait_with_output());
         let output = output.context("could not wait for kubectl")?;
-        Ok(Output::new(args, &output))
+        Ok(Output::new("kubectl", args, &output))
     }
 }
 

@@ -21,6 +21,7 @@ pub mod cluster;
 pub mod controlplane;
 pub mod crd;
 pub mod fault;
+pub mod helm;
 pub mod measure;
 pub mod process;
 pub mod seccomp;

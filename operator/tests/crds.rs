@@ -6,10 +6,16 @@ use std::path::Path;
 
 use serde_yaml::Value;
 
-fn shipped() -> String {
-    let file = "../crds/maplatencyprobes.maplatency.dev.yaml";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+const FILE: &str = "maplatencyprobes.maplatency.dev.yaml";
+
+fn read(folder: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let path = root.join(folder).join(FILE);
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn shipped() -> String {
+    read("crds")
 }
 
 /// Calls `look` with every schema and its path.
@@ -39,10 +45,12 @@ fn schemas(mut look: impl FnMut(&str, &Value)) {
 #[test]
 fn the_shipped_definition_is_what_the_types_generate() {
     let generated = maplatency_operator::crd_yaml().unwrap();
-    assert!(
-        generated == shipped(),
-        "the types have changed; run `make crds`"
-    );
+    for folder in ["crds", "charts/maplatency/files"] {
+        assert!(
+            generated == read(folder),
+            "the types have changed and {folder} has not; run `make crds`"
+        );
+    }
 }
 
 #[test]

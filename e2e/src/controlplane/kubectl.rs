@@ -1,10 +1,10 @@
-//! What a run of kubectl left behind.
+//! What a run of kubectl, or of another client of the cluster, left behind.
 
 use std::process;
 
 use anyhow::{Result, bail};
 
-/// A finished run of kubectl.
+/// A finished run.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// What it printed.
@@ -17,13 +17,13 @@ pub struct Output {
 }
 
 impl Output {
-    pub(super) fn new(args: &[&str], output: &process::Output) -> Self {
+    pub(crate) fn new(program: &str, args: &[&str], output: &process::Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             stdout: text(&output.stdout),
             stderr: text(&output.stderr),
             success: output.status.success(),
-            command: format!("kubectl {}", args.join(" ")),
+            command: format!("{program} {}", args.join(" ")),
         }
     }
 

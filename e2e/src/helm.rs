@@ -1,0 +1,88 @@
+//! The real Helm, in the oldest and the newest version that the chart supports.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::controlplane::Output;
+use crate::workspace;
+
+/// Which Helm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// 3.17.
+    Oldest,
+    /// 4.
+    Newest,
+}
+
+impl Version {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Oldest, Self::Newest];
+
+    const fn major(self) -> &'static str {
+        match self {
+            Self::Oldest => "3",
+            Self::Newest => "4",
+        }
+    }
+}
+
+/// A Helm with folders of its own, so that repositories and plugins of the user change nothing.
+#[derive(Debug)]
+pub struct Helm {
+    program: PathBuf,
+    kubeconfig: PathBuf,
+    folder: TempDir,
+}
+
+/// The chart.
+pub fn chart() -> PathBuf {
+    workspace().join("charts/maplatency")
+}
+
+impl Helm {
+    /// Finds it, or gets it with `scripts/helm.sh`. `kubeconfig` may name no file where no cluster is needed.
+    pub async fn get(version: Version, kubeconfig: &Path) -> Result<Self> {
+        let script = workspace().join("scripts/helm.sh");
+        let output = Command::new(&script)
+            .arg(version.major())
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .with_context(|| format!("could not run {}", script.display()))?;
+        ensure!(
+            output.status.success(),
+            "{} ended with {}; its messages are above",
+            script.display(),
+            output.status
+        );
+        let text = String::from_utf8(output.stdout).context("helm.sh wrote no text")?;
+        let program = text.lines().last().context("helm.sh named no program")?;
+        Ok(Self {
+            program: PathBuf::from(program),
+            kubeconfig: kubeconfig.to_owned(),
+            folder: tempfile::tempdir().context("could not make a folder for Helm")?,
+        })
+    }
+
+    /// Runs it. Only a Helm that cannot be started is an error; [`Output::ok`] turns a failed run into one.
+    pub async fn run(&self, args: &[&str]) -> Result<Output> {
+        let output = Command::new(&self.program)
+            .args(args)
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("KUBECONFIG", &self.kubeconfig)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .with_context(|| format!("could not start {}", self.program.display()))?;
+        Ok(Output::new("helm", args, &output))
+    }
+}

@@ -13,7 +13,7 @@ PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -
 
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
-.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds chart-readme fmt clean
+.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds chart-readme images images-check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -82,6 +82,14 @@ crds: ## Write crds/, and the chart's copy, from the Rust types
 
 chart-readme: ## Write the README of the Helm chart from the comments in its values
 	@scripts/chart-readme.sh
+
+images: ## Build the images of operator and agent, with docker
+	@scripts/setup.sh images
+	@scripts/images.sh
+
+images-check: ## Build the programs of the images twice, and compare the layers
+	@scripts/setup.sh images
+	@scripts/images.sh --check
 
 fmt: ## Format the Rust code
 	cargo fmt --all

@@ -54,6 +54,11 @@ fn compile(
         // BPF_PROG declares parameters that a program need not use.
         .args(["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"])
         .arg(format!("-D{target}"))
+        // BTF names the sources of every line; where they lie on this machine is nobody's business.
+        .arg(format!(
+            "-ffile-prefix-map={}=bpf",
+            env::var("CARGO_MANIFEST_DIR")?
+        ))
         .arg("-isystem")
         .arg(format!("/usr/include/{headers}-linux-gnu"))
         .args([OsStr::new(&source), OsStr::new("-o"), object.as_os_str()])

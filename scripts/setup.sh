@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Checks that this machine can do what the make targets need, and installs missing Debian packages.
 #
-#   scripts/setup.sh GOAL...      GOAL: check, demo, test, vm-test or bench, after the make targets
+#   scripts/setup.sh GOAL...      GOAL: check, demo, test, vm-test, bench or images, after the make targets
 #
 # Everything is checked before anything is changed, so that one message names all that is missing.
 # MAPLATENCY_NO_INSTALL=1 forbids installing; missing packages are then part of that message.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for goal in "${@:?name at least one goal: check, demo, test, vm-test or bench}"; do
+for goal in "${@:?name at least one goal: check, demo, test, vm-test, bench or images}"; do
   case $goal in
-    check | demo | test | vm-test | bench) ;;
-    *) echo "error: unknown goal $goal (check, demo, test, vm-test or bench)" >&2; exit 2 ;;
+    check | demo | test | vm-test | bench | images) ;;
+    *) echo "error: unknown goal $goal (check, demo, test, vm-test, bench or images)" >&2; exit 2 ;;
   esac
 done
 wanted() { [[ " $goals " == *" $1 "* ]]; }
@@ -59,6 +59,10 @@ missing_packages() {
   # Helm comes in a Python package. Given ones make that superfluous.
   if wanted test && { [ -z "${HELM3:-}" ] || [ -z "${HELM4:-}" ]; }; then
     if ! python3 -m pip --version > /dev/null 2>&1; then echo python3-pip; fi
+  fi
+  if wanted images; then
+    has docker || echo docker.io
+    has python3 || echo python3
   fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates
   if wanted vm-test; then

@@ -1,14 +1,24 @@
 #!/usr/bin/env bash
-# Builds kube-apiserver, kubectl and etcd from their Go modules, for the tests against a real API server.
+# Builds Kubernetes and etcd from their Go modules.
 #
-#   e2e/controlplane/build.sh        prints the folder that holds the three binaries, on its last line
+#   e2e/controlplane/build.sh           etcd, kube-apiserver and kubectl, for the tests against a real API server
+#   e2e/controlplane/build.sh --node    these and all else that the nodes of a cluster run
 #
-# The folder lies in the user's cache, outside the sources, and is named after the versions, so that a second
-# run finds it and a new version never meets an old binary. KUBEBUILDER_ASSETS, where set, is used instead.
+# Prints the folder that holds them, on its last line. KUBEBUILDER_ASSETS, where set, is used instead; not with
+# --node, as all programs of a node must be of one version.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/go.sh"
 
 programs=(etcd kube-apiserver kubectl)
+case "${1:-} $#" in
+  ' 0') ;;
+  '--node 1')
+    programs+=(kube-controller-manager kube-proxy kube-scheduler kubeadm kubelet)
+    unset KUBEBUILDER_ASSETS
+    ;;
+  *) echo "error: unknown arguments $*; none, or --node" >&2; exit 2 ;;
+esac
 missing_in() { # folder: prints the programs it lacks
   local program
   for program in "${programs[@]}"; do [ -x "$1/$program" ] || echo "$program"; done
@@ -28,23 +38,8 @@ fi
 version_of() { sed -n "s#^[[:space:]]*$2 \(v[0-9.]*\).*#\1#p" "$here/$1/go.mod" | head -1; }
 kube=$(version_of kube k8s.io/kubernetes)
 etcd=$(version_of etcd go.etcd.io/etcd/server/v3)
-bin=${MAPLATENCY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/maplatency}/controlplane/kube-$kube-etcd-$etcd
 
-if [ -z "$(missing_in "$bin")" ]; then
-  echo "$bin"
-  exit 0
-fi
-
-if ! command -v go > /dev/null; then
-  echo "error: go is not on the PATH; the API tests build kube-apiserver $kube and etcd $etcd with it" >&2
-  echo "  Install Go 1.26 or newer, or set KUBEBUILDER_ASSETS to a folder that holds: ${programs[*]}" >&2
-  exit 1
-fi
-
-export CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-trimpath
-mkdir -p "$bin"
-
-# Without this stamp kube-apiserver calls itself v0.0.0-master and refuses version checks.
+# Without this stamp the programs call themselves v0.0.0-master and refuse version checks.
 stamp=''
 minor=${kube#v1.}
 for package in component-base client-go/pkg; do
@@ -52,26 +47,15 @@ for package in component-base client-go/pkg; do
     stamp+=" -X k8s.io/$package/version.$value"
   done
 done
+tags=selinux,notest,grpcnotrace
 
-# Go prints nothing for minutes, so a line a minute says that it is still at work.
-build() { # name, module, flags, package
-  local begin=$SECONDS next=60 pid
-  echo "building $1 (once; kept in $bin)" >&2
-  (cd "$here/$2" && exec go build -tags selinux,notest,grpcnotrace -ldflags "-s -w$3" -o "$bin/.$1.new" "$4") >&2 &
-  pid=$!
-  while kill -0 $pid 2> /dev/null; do
-    sleep 1
-    if [ $((SECONDS - begin)) -ge $next ]; then
-      echo "  $1: still building after $((SECONDS - begin)) s" >&2
-      next=$((next + 60))
-    fi
-  done
-  wait $pid || { echo "error: go could not build $1; its messages are above" >&2; exit 1; }
-  # Renamed only when whole, so that an interrupted build is not taken for a finished one.
-  mv "$bin/.$1.new" "$bin/$1"
-  echo "  $1: $((SECONDS - begin)) s" >&2
-}
-[ -x "$bin/etcd" ] || build etcd etcd '' go.etcd.io/etcd/server/v3
-[ -x "$bin/kube-apiserver" ] || build kube-apiserver kube "$stamp" k8s.io/kubernetes/cmd/kube-apiserver
-[ -x "$bin/kubectl" ] || build kubectl kube "$stamp" k8s.io/kubernetes/cmd/kubectl
+key=$(content_key "$tags$stamp" "$here"/{kube,etcd}/go.{mod,sum})
+bin=$cache/controlplane/kube-$kube-etcd-$etcd-$key
+if [ -n "$(missing_in "$bin")" ]; then
+  lock_folder "$bin"
+  [ -x "$bin/etcd" ] || build "$bin" "$here/etcd" "$tags" '' etcd=go.etcd.io/etcd/server/v3
+  missing=()
+  for program in $(missing_in "$bin"); do missing+=("$program=k8s.io/kubernetes/cmd/$program"); done
+  [ "${#missing[@]}" = 0 ] || build "$bin" "$here/kube" "$tags" "$stamp" "${missing[@]}"
+fi
 echo "$bin"

@@ -13,7 +13,11 @@ PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -
 
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
-.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds chart-readme images images-check fmt clean
+KIND = $${CARGO_TARGET_DIR:-target}/debug/maplatency-kind
+# As above, for the features of the whole workspace.
+KIND_BUILD = cargo build --workspace --locked --bin maplatency-kind
+
+.PHONY: help setup demo check test cluster cluster-down cluster-test vm-test vm-count bench accuracy aggregation crds chart-readme images images-check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +43,25 @@ check: ## Format, lints, generated files, licences
 test: ## Build and run all tests, against the running kernel and a real API server (as root)
 	@scripts/setup.sh test
 	@scripts/test.sh
+
+# Another image: MAPLATENCY_NODE_IMAGE=kindest/node:v1.36.1 make cluster.
+cluster: ## Bring up a cluster of three nodes on this machine (kind; docs/testing.md)
+	@scripts/setup.sh e2e
+	$(KIND_BUILD)
+	@$(KIND) up
+
+cluster-down: ## Take that cluster down, and put the machine back as it was
+	$(KIND_BUILD)
+	@$(KIND) down
+
+# The first part wants no cluster, and the second makes one for all of its tests.
+RIG = cargo test --workspace --locked --test rig -- --ignored --test-threads=1
+cluster-test: ## Test that cluster itself: what it can do, and that nothing is left of it
+	@scripts/setup.sh e2e
+	$(KIND_BUILD)
+	$(RIG) machine::
+	@$(KIND) up
+	@status=0; $(RIG) cluster:: || status=$$?; $(KIND) down; exit $$status
 
 # A part of it: VM_KERNELS=6.12:full,6.1:none make vm-test.
 vm-test: ## Run the kernel tests on Debian's kernels, in virtual machines without KVM

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Checks that this machine can do what the make targets need, and installs missing Debian packages.
 #
-#   scripts/setup.sh GOAL...      GOAL: check, demo, test, vm-test, bench or images, after the make targets
+#   scripts/setup.sh GOAL...      GOAL: check, demo, test, e2e, vm-test, bench or images, after the make targets
 #
 # Everything is checked before anything is changed, so that one message names all that is missing.
 # MAPLATENCY_NO_INSTALL=1 forbids installing; missing packages are then part of that message.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for goal in "${@:?name at least one goal: check, demo, test, vm-test, bench or images}"; do
+for goal in "${@:?name at least one goal: check, demo, test, e2e, vm-test, bench or images}"; do
   case $goal in
-    check | demo | test | vm-test | bench | images) ;;
-    *) echo "error: unknown goal $goal (check, demo, test, vm-test, bench or images)" >&2; exit 2 ;;
+    check | demo | test | e2e | vm-test | bench | images) ;;
+    *) echo "error: unknown goal $goal (check, demo, test, e2e, vm-test, bench or images)" >&2; exit 2 ;;
   esac
 done
 wanted() { [[ " $goals " == *" $1 "* ]]; }
@@ -41,6 +41,8 @@ has_clang() {
   [ -n "${CLANG:-}" ] || has clang || [[ $(compgen -c clang-) =~ (^|$'\n')clang-[0-9]+($|$'\n') ]]
 }
 
+docker_answers() { docker version > /dev/null 2>&1; }
+
 # Asked by what they bring and not by name, so that other distributions pass too.
 missing_packages() {
   has_clang || echo clang-19
@@ -65,6 +67,16 @@ missing_packages() {
     has python3 || echo python3
   fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates
+  if wanted e2e; then
+    python3 -m pip --version > /dev/null 2>&1 || echo python3-pip
+    # Where no Docker daemon answers, one is started, and no node image can be pulled most likely.
+    if ! docker_answers; then
+      { has docker && has dockerd && has runc; } || echo docker.io
+      has iptables || echo iptables
+      has jq || echo jq
+      has debootstrap || echo debootstrap
+    fi
+  fi
   if wanted vm-test; then
     has qemu-system-x86_64 || echo qemu-system-x86
     has busybox || echo busybox-static
@@ -76,6 +88,11 @@ check_root_and_kernel() {
   [ "$EUID" = 0 ] || problem "root: BPF programs are loaded into the running kernel. Run it as root, for instance with sudo -E"
   [ -r /sys/kernel/btf/vmlinux ] ||
     problem "BTF of the running kernel (/sys/kernel/btf/vmlinux): boot one built with CONFIG_DEBUG_INFO_BTF=y, as the kernels of Debian are"
+}
+
+check_docker() {
+  docker_answers || [ "$EUID" = 0 ] ||
+    problem "a Docker daemon that answers this user (docker version): start it, or run this as root and one is started for the cluster"
 }
 
 check_rust() {
@@ -102,11 +119,13 @@ check_kernel_source() {
 }
 
 check_go() {
-  # Ready programs make Go superfluous; build.sh checks that they are complete.
-  [ -z "${KUBEBUILDER_ASSETS:-}" ] || return 0
-  local want have hint
-  want=$(sed -n 's/^go //p' e2e/controlplane/*/go.mod | sort -V | tail -n1)
-  hint="install it (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
+  local want have hint="install it (https://go.dev/dl)"
+  if ! wanted e2e; then
+    # Ready programs make Go superfluous; build.sh checks that they are complete.
+    [ -z "${KUBEBUILDER_ASSETS:-}" ] || return 0
+    hint+=", or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
+  fi
+  want=$(sed -n 's/^go //p' e2e/{controlplane,kind}/*/go.mod | sort -V | tail -n1)
   have=$(GOTOOLCHAIN=local go env GOVERSION 2> /dev/null) || true
   if [ -z "$have" ]; then
     problem "go $want or newer on the PATH: $hint"
@@ -169,7 +188,8 @@ mapfile -t packages < <(missing_packages)
 # In a virtual machine any user is root.
 if wanted demo || wanted test || { wanted bench && ! wanted vm-test; }; then check_root_and_kernel; fi
 check_rust
-if wanted test; then check_go; fi
+if wanted test || wanted e2e; then check_go; fi
+if wanted e2e; then check_docker; fi
 if wanted vm-test; then check_kernel_source; fi
 check_packages
 [ "${#problems[@]}" = 0 ] || give_up "nothing was changed. It lacks"

@@ -6,13 +6,12 @@
 //! such objects themselves.
 
 mod binaries;
-mod kubectl;
 mod pki;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::Duration,
 };
 
@@ -24,10 +23,10 @@ use kube::{
 };
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt as _, net::TcpSocket};
+use tokio::net::TcpSocket;
 
-pub use self::kubectl::Output;
-use crate::{process::Daemon, wait};
+pub use crate::command::Output;
+use crate::{command, process::Daemon, wait};
 
 /// About 4 s on two idle cores; the rest is room for a machine that compiles at the same time.
 const READY: Duration = Duration::from_mins(2);
@@ -140,27 +139,14 @@ impl ControlPlane {
     }
 
     async fn run_kubectl(&self, args: &[&str], stdin: &str) -> Result<Output> {
-        let mut child = tokio::process::Command::new(&self.kubectl)
-            .args(args)
+        let mut kubectl = tokio::process::Command::new(&self.kubectl);
+        kubectl
             .env("KUBECONFIG", &self.kubeconfig)
             // The cache and preferences of the user must not change what a test sees, or be changed.
             .env("HOME", self.dir.path())
             .env_remove("KUBECACHEDIR")
-            .env("KUBERC", "off")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("could not start {}", self.kubectl.display()))?;
-        let mut input = child.stdin.take().context("kubectl has no stdin")?;
-        let write = async move {
-            // One that fails early closes the pipe; its own message says more than this error.
-            _ = input.write_all(stdin.as_bytes()).await;
-        };
-        let ((), output) = tokio::join!(write, child.wait_with_output());
-        let output = output.context("could not wait for kubectl")?;
-        Ok(Output::new("kubectl", args, &output))
+            .env("KUBERC", "off");
+        command::run(kubectl, args, stdin).await
     }
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::controlplane::Output;
+use crate::command::{self, Output};
 use crate::workspace;
 
 /// Which Helm.
@@ -73,16 +73,11 @@ impl Helm {
 
     /// Runs it. Only a Helm that cannot be started is an error; [`Output::ok`] turns a failed run into one.
     pub async fn run(&self, args: &[&str]) -> Result<Output> {
-        let output = Command::new(&self.program)
-            .args(args)
+        let mut command = Command::new(&self.program);
+        command
             .env_clear()
             .env("HOME", self.folder.path())
-            .env("KUBECONFIG", &self.kubeconfig)
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .with_context(|| format!("could not start {}", self.program.display()))?;
-        Ok(Output::new("helm", args, &output))
+            .env("KUBECONFIG", &self.kubeconfig);
+        command::run(command, args, "").await
     }
 }

@@ -18,10 +18,12 @@
 pub mod caller;
 pub mod capabilities;
 pub mod cluster;
+pub mod command;
 pub mod controlplane;
 pub mod crd;
 pub mod fault;
 pub mod helm;
+pub mod kind;
 pub mod measure;
 pub mod process;
 pub mod seccomp;
@@ -47,6 +49,20 @@ pub fn workspace() -> PathBuf {
         .parent()
         .expect("the package lies below the workspace root")
         .to_owned()
+}
+
+/// Where this user keeps what took long to make, outside the sources. The scripts that build find it likewise.
+pub fn cache() -> Result<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|it| !it.is_empty());
+    Ok(
+        match (set("MAPLATENCY_CACHE"), set("XDG_CACHE_HOME"), set("HOME")) {
+            (Some(folder), _, _) => PathBuf::from(folder),
+            (None, Some(folder), _) => Path::new(&folder).join("maplatency"),
+            (None, None, home) => {
+                Path::new(&home.context("HOME is not set")?).join(".cache/maplatency")
+            }
+        },
+    )
 }
 
 /// Records that `name` could not run on this machine, for the summary of `make test`.

@@ -220,7 +220,7 @@ impl Ended {
     unsafe_code,
     reason = "only code between fork and exec can ask for the signal, and `pre_exec` is unsafe"
 )]
-fn die_with_this_process(command: &mut Command) {
+pub(crate) fn die_with_this_process(command: &mut Command) {
     let parent = unistd::getpid();
     let hook = move || {
         prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -18,9 +18,10 @@ pub mod table;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
+use crate::command::output_of;
 use crate::workspace;
 
 /// How Cargo builds the programs.
@@ -112,17 +113,4 @@ fn folder(path: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(path)
         .and_then(|()| path.canonicalize())
         .with_context(|| format!("could not make {}", path.display()))
-}
-
-/// Runs a command to its end and gives what it wrote.
-fn output_of(command: &mut Command) -> Result<String> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command
-        .output()
-        .with_context(|| format!("could not start {name}"))?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("{name} ended with {}: {}", output.status, stderr.trim());
-    }
-    String::from_utf8(output.stdout).with_context(|| format!("the output of {name}"))
 }

@@ -1,11 +1,11 @@
 //! Where etcd, kube-apiserver and kubectl come from.
 
-use std::{path::PathBuf, process::Stdio};
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Context as _, Result, ensure};
-use tokio::{process::Command, sync::OnceCell};
+use anyhow::{Context as _, Result};
+use tokio::sync::OnceCell;
 
-use crate::workspace;
+use crate::{command::lines_of_script, workspace};
 
 /// The folder that holds the three programs.
 ///
@@ -19,23 +19,8 @@ pub(super) async fn folder() -> Result<PathBuf> {
 
 async fn ask() -> Result<PathBuf> {
     let script = workspace().join("e2e/controlplane/build.sh");
-    let output = Command::new(&script)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| format!("could not run {}", script.display()))?;
-    ensure!(
-        output.status.success(),
-        "{} ended with {}; its messages are above",
-        script.display(),
-        output.status
-    );
-    let stdout = String::from_utf8(output.stdout).context("build.sh wrote no text")?;
-    let folder = stdout
-        .lines()
-        .last()
-        .context("build.sh did not name a folder")?;
+    let lines = tokio::task::spawn_blocking(|| lines_of_script(&mut Command::new(script)));
+    let lines = lines.await.context("the task that builds")??;
+    let folder = lines.last().context("build.sh did not name a folder")?;
     Ok(PathBuf::from(folder))
 }

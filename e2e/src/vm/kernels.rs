@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -54,16 +54,8 @@ pub struct Cache {
 impl Cache {
     /// The cache of this user.
     pub fn of_user() -> Result<Self> {
-        let set = |name| std::env::var_os(name).filter(|it| !it.is_empty());
-        let folder = match (set("MAPLATENCY_CACHE"), set("XDG_CACHE_HOME"), set("HOME")) {
-            (Some(folder), _, _) => PathBuf::from(folder),
-            (None, Some(folder), _) => Path::new(&folder).join("maplatency"),
-            (None, None, home) => {
-                Path::new(&home.context("HOME is not set")?).join(".cache/maplatency")
-            }
-        };
         Ok(Self {
-            folder: folder.join("kernels"),
+            folder: crate::cache()?.join("kernels"),
         })
     }
 

@@ -1,0 +1,102 @@
+//! Programs that run to their end.
+
+use std::process;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::io::AsyncWriteExt as _;
+
+/// A finished run of a program.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about. Warnings of the API server are here too, even on success.
+    pub stderr: String,
+    /// It ended with exit code 0.
+    pub success: bool,
+    command: String,
+}
+
+impl Output {
+    /// stdout, or an error with the command and what it said.
+    pub fn ok(self) -> Result<String> {
+        let Self {
+            stdout,
+            stderr,
+            success,
+            command,
+        } = self;
+        if !success {
+            bail!("`{command}` failed: {}", stderr.trim_end());
+        }
+        Ok(stdout)
+    }
+}
+
+/// Runs a program to its end, with `stdin` as its input. Messages show `arguments` behind the program's name.
+///
+/// Only a program that cannot be started is an error.
+pub(crate) async fn run(
+    mut command: tokio::process::Command,
+    arguments: &[&str],
+    stdin: &str,
+) -> Result<Output> {
+    let program = command.as_std().get_program().to_owned();
+    let name = std::path::Path::new(&program)
+        .file_name()
+        .unwrap_or(&program)
+        .to_string_lossy()
+        .into_owned();
+    let mut child = command
+        .args(arguments)
+        .stdin(process::Stdio::piped())
+        .stdout(process::Stdio::piped())
+        .stderr(process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("could not start {}", program.display()))?;
+    let mut input = child.stdin.take().context("the program has no stdin")?;
+    let write = async move {
+        // One that fails early closes the pipe; its own message says more than this error.
+        _ = input.write_all(stdin.as_bytes()).await;
+    };
+    let ((), output) = tokio::join!(write, child.wait_with_output());
+    let output = output.with_context(|| format!("could not wait for {name}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Output {
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr),
+        success: output.status.success(),
+        command: format!("{name} {}", arguments.join(" ")),
+    })
+}
+
+/// Runs a program to its end and gives what it wrote.
+pub(crate) fn output_of(command: &mut process::Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .output()
+        .with_context(|| format!("could not start {name}"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{name} ended with {}: {}", output.status, stderr.trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {name}"))
+}
+
+/// Runs a script of the workspace, whose progress goes to stderr, and gives the lines that it printed.
+pub(crate) fn lines_of_script(command: &mut process::Command) -> Result<Vec<String>> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command
+        .stdin(process::Stdio::null())
+        .stderr(process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("could not run {name}"))?;
+    ensure!(
+        output.status.success(),
+        "{name} ended with {}; its messages are above",
+        output.status
+    );
+    let stdout = String::from_utf8(output.stdout).with_context(|| format!("output of {name}"))?;
+    Ok(stdout.lines().map(str::to_owned).collect())
+}

@@ -123,23 +123,6 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
              and '.', such as conntrack",
         ),
         (
-            format!(
-                "\u{feff}{}",
-                with("metadata: {name: a, namespace: b}\nspec: {maps: [{ids: [1]}]}\n")
-            ),
-            "FILE:3:21: metadata.namespace: is no field here, as probes belong to no namespace; leave it out",
-        ),
-        (
-            with(
-                "metadata: {name: a}\nspec: {maps: [{ids: [1]}], windowSeconds: 99999999999999999999999}\n",
-            ),
-            "FILE:4:43: spec.windowSeconds: is 99999999999999999999999; write a number of fewer digits",
-        ),
-        (
-            with("metadata: {name: a}\nspec: {maps: [{ids: [18446744073709551615]}]}\n"),
-            "FILE:4:22: spec.maps[0].ids[0]: is 18446744073709551615; write a number of fewer digits",
-        ),
-        (
             with("metadata: {name: a}\n"),
             "FILE:1:1: spec: is missing; write spec: {maps: [{names: [\"demo_*\"]}]}",
         ),
@@ -170,8 +153,38 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
              scanning a plain scalar",
         ),
     ];
+    assert_refused(&cases);
+}
+
+#[test]
+fn numbers_namespaces_and_marks_of_editors_are_told_in_words_of_the_file() {
+    let head = "apiVersion: maplatency.dev/v1alpha1\nkind: MapLatencyProbe\n";
+    let with = |rest: &str| format!("{head}{rest}");
+    assert_refused(&[
+        (
+            format!(
+                "\u{feff}{}",
+                with("metadata: {name: a, namespace: b}\nspec: {maps: [{ids: [1]}]}\n")
+            ),
+            "FILE:3:21: metadata.namespace: is no field here, as probes belong to no namespace; leave it out",
+        ),
+        (
+            with(
+                "metadata: {name: a}\nspec: {maps: [{ids: [1]}], windowSeconds: 99999999999999999999999}\n",
+            ),
+            "FILE:4:43: spec.windowSeconds: is 99999999999999999999999; write a number of fewer digits",
+        ),
+        (
+            with("metadata: {name: a}\nspec: {maps: [{ids: [18446744073709551615]}]}\n"),
+            "FILE:4:22: spec.maps[0].ids[0]: is 18446744073709551615; write a number of fewer digits",
+        ),
+    ]);
+}
+
+/// Runs the agent with each text as its file, and expects the message.
+fn assert_refused(cases: &[(String, &str)]) {
     for (text, message) in cases {
-        let file = file(&text);
+        let file = file(text);
         let path = file.path().to_str().unwrap();
         let output = output(&["run", "-f", path]);
         assert_eq!(

@@ -16,6 +16,7 @@ pub mod measure;
 pub mod node_window;
 pub mod outliers;
 pub mod path_glob;
+pub mod rate;
 pub mod spikes;
 pub mod summary;
 pub mod units;

@@ -13,7 +13,7 @@ use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use maplatency_bpf::Tier;
 use maplatency_core::budget::Budget;
-use maplatency_proto::operator_url;
+use maplatency_proto::{Transport, operator_url, transport};
 use tonic::transport::Uri;
 
 use crate::engine::TierChoice;
@@ -44,8 +44,8 @@ Examples:
     maplatency-agent run -f probe.yaml --for 30s
 
   Report to an operator, as the DaemonSet does
-    maplatency-agent serve --node node-a --insecure-plaintext \\
-      --operator http://maplatency-operator.maplatency-system.svc:7443";
+    maplatency-agent serve --node node-a \\
+      --operator https://maplatency-operator.maplatency-system.svc:7443";
 
 const RUN_NOTES: &str = "\
 Examples:
@@ -119,39 +119,41 @@ after a random time of at most half a second, which doubles with every failure
 up to 15 seconds. What it reports are totals since it started, so a report
 that is lost loses no counts.
 
+It trusts the CAs in --operator-ca, and shows who it is by the token in
+--token-file. Both are read again for every connection, and a token that the
+kubelet has renewed is sent on the connection that stands.
+
 Needs:
   Linux 5.15 or later with BTF (/sys/kernel/btf/vmlinux), and root with at
   least CAP_SYS_ADMIN.
 
 Examples:
-  maplatency-agent serve --operator http://127.0.0.1:7443 --node node-a \\
-    --insecure-plaintext";
+  As the DaemonSet does
+    maplatency-agent serve --node node-a \\
+      --operator https://maplatency-operator.maplatency-system.svc:7443
+
+  A trial with an operator on the same host
+    maplatency-agent serve --operator http://127.0.0.1:7443 --node node-a \\
+      --insecure-plaintext";
 
 impl Args {
     /// Reads the command line. Ends the process if it is wrong, or asks for help.
     pub fn read() -> Self {
         let args = Self::parse();
-        if let Command::Serve(ServeArgs {
-            insecure_plaintext: false,
-            ..
-        }) = args.command
+        if let Command::Serve(serve) = &args.command
+            && let Err(problem) = serve.transport()
         {
             let mut all = Self::command();
             // Gives subcommands their whole name, which the usage begins with.
             all.build();
             all.find_subcommand_mut("serve")
                 .expect("serve was read a moment ago")
-                .error(ErrorKind::MissingRequiredArgument, NO_TLS)
+                .error(ErrorKind::ArgumentConflict, problem)
                 .exit()
         }
         args
     }
 }
-
-const NO_TLS: &str = "\
-the agent cannot use TLS yet, so it serves only with --insecure-plaintext:
-without encryption, and without proof of who reports. A later release brings
-TLS and agent identities.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -232,13 +234,31 @@ pub struct RunArgs {
 /// How to report to an operator. Every flag can be given as an environment variable.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct ServeArgs {
-    /// URL of the operator, such as http://127.0.0.1:7443.
+    /// URL of the operator, such as https://maplatency-operator.maplatency-system.svc:7443.
     #[arg(long, env = "MAPLATENCY_OPERATOR", value_name = "URL", value_parser = operator_url)]
     pub operator: Uri,
 
     /// Name of the Kubernetes node that this agent runs on.
     #[arg(long, env = "MAPLATENCY_NODE", value_name = "NAME", value_parser = node_name)]
     pub node: String,
+
+    /// File with the CAs, as PEM, by which the operator shows that it is the one.
+    #[arg(
+        long,
+        env = "MAPLATENCY_OPERATOR_CA",
+        value_name = "FILE",
+        default_value = "/var/run/secrets/maplatency.dev/ca.crt"
+    )]
+    pub operator_ca: PathBuf,
+
+    /// File with the agent's token: of service account maplatency-agent, with audience maplatency-operator.
+    #[arg(
+        long,
+        env = "MAPLATENCY_TOKEN_FILE",
+        value_name = "FILE",
+        default_value = "/var/run/secrets/maplatency.dev/token"
+    )]
+    pub token_file: PathBuf,
 
     /// What measuring may cost of one core, such as 1% or 0.5%, or none: CPU time without active reads, and that of the
     /// hooks.
@@ -263,10 +283,9 @@ pub struct ServeArgs {
     )]
     pub memory_budget: MemoryBudget,
 
-    /// Report without TLS and without proof of who reports.
+    /// Report without TLS and without proof of who reports, to an operator on this host.
     ///
-    /// A later release brings TLS and agent identities. Until then the agent serves with this flag only, so
-    /// that nobody does so without knowing.
+    /// For trials. Needs a URL with http:// and a loopback address.
     #[arg(long, env = "MAPLATENCY_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
 
@@ -302,6 +321,11 @@ impl RunArgs {
 }
 
 impl ServeArgs {
+    /// How to talk to the operator, or why the flags contradict each other.
+    pub fn transport(&self) -> Result<Transport, String> {
+        transport(&self.operator, self.insecure_plaintext)
+    }
+
     /// What measuring may cost.
     pub const fn budget(&self) -> Budget {
         Budget {
@@ -451,17 +475,13 @@ mod tests {
                 "from 1MiB",
             ),
             (
-                "serve --node a --operator https://x:1",
-                "TLS comes with a later release",
-            ),
-            (
                 "serve --node a --operator x:1",
-                "write a URL such as http://maplatency-operator",
+                "write a URL such as https://maplatency-operator",
             ),
             ("serve --node a --operator http://x:0", "port 0 is no port"),
             (
                 "serve --node a --operator http://x:99999",
-                "write a URL such as http://maplatency-operator",
+                "write a URL such as https://maplatency-operator",
             ),
             (
                 "serve --node a --operator http://x:1/metrics",

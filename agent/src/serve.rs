@@ -2,19 +2,18 @@
 //!
 //! Measuring goes on on its own thread whether or not there is a connection. One stream at a time carries
 //! assignments in and reports out ([`stream`]); when it ends, for whatever reason, the next one begins after a
-//! random wait ([`backoff`]).
+//! random wait ([`backoff`]). How the operator is reached is in [`dial`].
 
 pub mod backoff;
+pub mod dial;
 pub mod report;
 pub mod stream;
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use anyhow::bail;
-use maplatency_proto::Hello;
+use maplatency_proto::{Hello, Transport};
 use tokio::time::sleep;
-use tonic::transport::Endpoint;
 use tracing::{info, warn};
 
 use crate::args::ServeArgs;
@@ -22,21 +21,23 @@ use crate::error::chain;
 use crate::host::Host;
 use crate::process::{self, Signals};
 use backoff::Backoff;
+use dial::Dialer;
 use stream::Session;
-
-/// Longest time for a connection to come about.
-const CONNECT: Duration = Duration::from_secs(5);
-/// A connection is asked this often whether it still stands, and has this long to answer.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 
 /// Serves until a signal comes or measuring fails.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let host = Host::detect(Some(args.node.clone()))?;
-    process::block_on(serve_until_told(args, host))
+    let transport = args.transport().map_err(anyhow::Error::msg)?;
+    if transport == Transport::Plaintext {
+        warn!(
+            "Reporting in plaintext and without proof of who reports (--insecure-plaintext); for trials on a single \
+             host only"
+        );
+    }
+    process::block_on(serve_until_told(args, host, &Dialer::new(args, transport)))
 }
 
-async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
+async fn serve_until_told(args: &ServeArgs, host: Host, dialer: &Dialer) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
     let Some(monitor) =
         process::start(&mut signals, args.tier.choice(), args.budget(), None).await?
@@ -45,11 +46,10 @@ async fn serve_until_told(args: &ServeArgs, host: Host) -> anyhow::Result<()> {
     };
     let hello = hello(host, &monitor.tier().to_string());
     info!(operator = %args.operator, node = %hello.node, epoch = %hello.epoch, tier = %hello.tier, "Starting");
-    let endpoint = endpoint(args);
     let mut session = Session::new(hello, &monitor);
     let mut snapshots = monitor.snapshots();
     let was_told = tokio::select! {
-        never = keep_connected(&endpoint, &mut session) => match never {},
+        never = keep_connected(dialer, &mut session) => match never {},
         () = async { while snapshots.changed().await.is_ok() {} } => false,
         () = signals.told_to_end() => true,
     };
@@ -78,20 +78,11 @@ fn hello(host: Host, tier: &str) -> Hello {
     }
 }
 
-fn endpoint(args: &ServeArgs) -> Endpoint {
-    Endpoint::from(args.operator.clone())
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE_ANSWER)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true)
-}
-
 /// Runs one stream after the other.
-async fn keep_connected(endpoint: &Endpoint, session: &mut Session<'_>) -> Infallible {
+async fn keep_connected(dialer: &Dialer, session: &mut Session<'_>) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
-        let end = session.stream(endpoint).await;
+        let end = session.stream(dialer).await;
         if end.was_acknowledged {
             backoff.reset();
         }

@@ -314,19 +314,27 @@ fn help_tells_what_it_needs_with_examples() {
 }
 
 #[test]
-fn serving_without_the_flag_for_plain_text_is_refused() {
-    let output = output(&["serve", "--operator", "http://127.0.0.1:1", "--node", "a"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        stderr(&output).contains("serves only with --insecure-plaintext"),
-        "{}",
-        stderr(&output)
-    );
-    assert!(
-        stderr(&output).contains("Usage: maplatency-agent serve"),
-        "{}",
-        stderr(&output)
-    );
+fn plaintext_is_refused_without_its_flag_and_beyond_this_host() {
+    for (arguments, advice) in [
+        (
+            &["http://127.0.0.1:1"][..],
+            "write https://, or, for a trial",
+        ),
+        (
+            &["http://10.0.0.1:1", "--insecure-plaintext"],
+            "is not a loopback address; write https://",
+        ),
+        (
+            &["https://127.0.0.1:1", "--insecure-plaintext"],
+            "leave --insecure-plaintext out",
+        ),
+    ] {
+        let output = output(&[&["serve", "--node", "a", "--operator"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2));
+        for part in [advice, "Usage: maplatency-agent serve"] {
+            assert!(stderr(&output).contains(part), "{}", stderr(&output));
+        }
+    }
 }
 
 #[test]

@@ -76,14 +76,14 @@ impl Conversation {
     async fn hello(&mut self) -> Hello {
         match self.next().await {
             AgentMessage::Hello(hello) => hello,
-            AgentMessage::Report(_) => panic!("the first message is hello"),
+            _ => panic!("the first message is hello"),
         }
     }
 
     async fn report(&mut self) -> Report {
         match self.next().await {
             AgentMessage::Report(report) => report,
-            AgentMessage::Hello(_) => panic!("only the first message is hello"),
+            _ => panic!("only the first message is hello"),
         }
     }
 

@@ -2,7 +2,7 @@
 //! a kubelet would start them.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
 
 use crate::controlplane::ControlPlane;
+use crate::kubelet::{self, Projected};
 use crate::process::{Daemon, workspace_binary};
 use crate::{crd, wait, workspace};
 
@@ -24,12 +25,29 @@ pub const AGENTS: &str = "maplatency-agent";
 /// Time for the operator to act on a change. It writes at most every five seconds.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How agents and operator talk.
+#[derive(Clone, Debug)]
+pub enum Transport {
+    /// Without TLS and tokens.
+    Plaintext,
+    /// With both, as in a real cluster, and with these further flags of the operator.
+    Tls(Vec<String>),
+}
+
+impl Transport {
+    /// TLS with further flags of the operator.
+    pub fn tls(flags: &[&str]) -> Self {
+        Self::Tls(flags.iter().map(|it| (*it).to_owned()).collect())
+    }
+}
+
 /// The cluster. Everything ends when it is dropped: the operator before the API server.
 #[allow(missing_debug_implementations, reason = "the client has none")]
 pub struct Cluster {
     operator: Option<Daemon>,
     control_plane: ControlPlane,
     client: Client,
+    transport: Transport,
     listen: SocketAddr,
     folder: tempfile::TempDir,
 }
@@ -37,6 +55,14 @@ pub struct Cluster {
 impl Cluster {
     /// Starts it with the resource's definition, the namespace, and nodes of these names and labels.
     pub async fn start(nodes: &[(&str, &[(&str, &str)])]) -> Result<Self> {
+        Self::start_with(nodes, Transport::Plaintext).await
+    }
+
+    /// The same, with a choice of how agents and operator talk.
+    pub async fn start_with(
+        nodes: &[(&str, &[(&str, &str)])],
+        transport: Transport,
+    ) -> Result<Self> {
         let control_plane = ControlPlane::start().await?;
         let client = control_plane.client();
         crd::install(&client, &workspace().join("crds")).await?;
@@ -65,12 +91,13 @@ impl Cluster {
                 .create(&PostParams::default(), &node)
                 .await?;
         }
-        // Bound for a moment only; the operator binds it again, also after a restart.
-        let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        kubelet::service_account(&client, NAMESPACE, AGENTS).await?;
+        let listen = free_address()?;
         let mut cluster = Self {
             operator: None,
             control_plane,
             client,
+            transport,
             listen,
             folder: tempfile::tempdir()?,
         };
@@ -80,18 +107,43 @@ impl Cluster {
 
     /// Starts the operator, again after [`Self::kill_operator`].
     pub fn start_operator(&mut self) -> Result<()> {
+        self.operator = Some(self.start_replica("operator", self.listen)?);
+        Ok(())
+    }
+
+    /// Starts one more operator, on an address of its own.
+    pub fn start_replica(&self, name: &str, listen: SocketAddr) -> Result<Daemon> {
         let mut command = Command::new(workspace_binary("maplatency-operator")?);
+        command.args(["run", "--namespace", NAMESPACE]);
+        let scheme = match &self.transport {
+            Transport::Plaintext => {
+                command.arg("--insecure-plaintext");
+                "http"
+            }
+            Transport::Tls(flags) => {
+                command.args(flags);
+                "https"
+            }
+        };
         command
-            .args(["run", "--insecure-plaintext", "--namespace", NAMESPACE])
-            .args(["--listen", &self.listen.to_string()])
-            .args(["--agent-operator-url", &format!("http://{}", self.listen)])
+            .args(["--listen", &listen.to_string()])
+            .args(["--agent-operator-url", &format!("{scheme}://{listen}")])
             .args(["--report-period", "1s"])
             // Proxies, flags and log filters of whoever runs the test are not part of the cluster.
             .env_clear()
             .env("KUBECONFIG", self.control_plane.kubeconfig());
-        let log = self.folder.path().join("operator.log");
-        self.operator = Some(Daemon::spawn("the operator", command, &log)?);
-        Ok(())
+        let log = self.folder.path().join(format!("{name}.log"));
+        Daemon::spawn("the operator", command, &log)
+    }
+
+    /// Where the operator listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The key by which the API server signs tokens of service accounts, as PEM.
+    pub fn token_key(&self) -> Result<String> {
+        self.control_plane.token_key()
     }
 
     /// Kills the operator as a crash would.
@@ -176,7 +228,34 @@ impl Cluster {
 
     /// Starts the real agent on a node with what the DaemonSet's pod template says.
     pub async fn start_agent(&self, node: &str) -> Result<Daemon> {
-        start_agent(&self.daemon_set().await?, node, self.folder.path())
+        let volumes = self.renew_identity(node).await?;
+        let identity = (volumes, self.identity_folder(node));
+        start_agent(
+            &self.daemon_set().await?,
+            node,
+            self.folder.path(),
+            Some(&identity),
+        )
+    }
+
+    /// Writes the files of the agent's projected volume as they should be now, with a new token.
+    pub async fn renew_identity(&self, node: &str) -> Result<Vec<Projected>> {
+        let template = self.daemon_set().await?.spec.context("a spec")?.template;
+        let pod = template.spec.context("a pod spec")?;
+        let container = pod.containers.first().context("a container")?;
+        let volumes = kubelet::projected(&pod, container);
+        for volume in &volumes {
+            let folder = self.identity_folder(node);
+            volume
+                .write(&self.client(), NAMESPACE, node, &folder)
+                .await?;
+        }
+        Ok(volumes)
+    }
+
+    /// Where the agent of a node has the files of its projected volume.
+    pub fn identity_folder(&self, node: &str) -> PathBuf {
+        self.folder.path().join(format!("identity-{node}"))
     }
 
     /// A folder for the test's own files.
@@ -185,8 +264,14 @@ impl Cluster {
     }
 }
 
-/// Starts the real agent as a kubelet of `node` would, with its log in `folder`.
-pub fn start_agent(set: &DaemonSet, node: &str, folder: &Path) -> Result<Daemon> {
+/// Starts the real agent as a kubelet of `node` would, with its log in `folder`. `identity` has its projected volumes and the
+/// folder in which their files are.
+pub fn start_agent(
+    set: &DaemonSet,
+    node: &str,
+    folder: &Path,
+    identity: Option<&(Vec<Projected>, PathBuf)>,
+) -> Result<Daemon> {
     let spec = set.spec.as_ref().context("a spec")?;
     let pod = spec.template.spec.as_ref().context("a pod spec")?;
     let container = pod.containers.first().context("a container")?;
@@ -214,6 +299,11 @@ pub fn start_agent(set: &DaemonSet, node: &str, folder: &Path) -> Result<Daemon>
             .fold(argument.clone(), |text, (name, value)| {
                 text.replace(name, value)
             });
+        let resolved = identity.iter().fold(resolved, |text, (volumes, folder)| {
+            volumes
+                .iter()
+                .fold(text, |text, it| it.resolve(&text, folder))
+        });
         command.arg(resolved);
     }
     Daemon::spawn(
@@ -221,6 +311,11 @@ pub fn start_agent(set: &DaemonSet, node: &str, folder: &Path) -> Result<Daemon>
         command,
         &folder.join(format!("agent-{node}.log")),
     )
+}
+
+/// A loopback address that nobody uses. Bound for a moment only; the operator binds it again, also after a restart.
+pub fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
 /// A probe as a user writes it.

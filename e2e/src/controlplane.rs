@@ -133,6 +133,12 @@ impl ControlPlane {
         Ok(path)
     }
 
+    /// The key by which kube-apiserver signs tokens of service accounts, as PEM.
+    pub fn token_key(&self) -> Result<String> {
+        let path = self.dir.path().join("pki/sa.key");
+        fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))
+    }
+
     /// The ids of kube-apiserver and etcd, in this order.
     pub fn pids(&self) -> [u32; 2] {
         [self.apiserver.id(), self.etcd.id()]

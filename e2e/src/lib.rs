@@ -24,6 +24,7 @@ pub mod crd;
 pub mod fault;
 pub mod helm;
 pub mod kind;
+pub mod kubelet;
 pub mod measure;
 pub mod process;
 pub mod seccomp;

@@ -4,12 +4,16 @@
     reason = "these comments are printed as help, where backticks are noise"
 )]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use maplatency_proto::Transport;
+use tonic::transport::Uri;
+
+use crate::authority::{Names, Terms};
 
 /// Port on which agents find the operator.
 const PORT: u16 = 7443;
@@ -28,24 +32,19 @@ impl Args {
     pub fn read() -> Self {
         let args = Self::parse();
         if let Command::Run(run) = &args.command
-            && !run.insecure_plaintext
+            && let Err(problem) = run.check()
         {
             let mut all = Self::command();
             // Gives subcommands their whole name, which the usage begins with.
             all.build();
             all.find_subcommand_mut("run")
                 .expect("run was read a moment ago")
-                .error(ErrorKind::MissingRequiredArgument, NO_TLS)
+                .error(ErrorKind::ArgumentConflict, problem)
                 .exit()
         }
         args
     }
 }
-
-const NO_TLS: &str = "\
-the operator cannot use TLS yet and cannot tell who its agents are, so it runs
-only with --insecure-plaintext, for trials on a single host. A later release
-brings TLS and agent identities.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -89,26 +88,63 @@ pub struct TestArgs {
 /// How to serve. Every flag can be given as an environment variable.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct RunArgs {
-    /// Serve agents without TLS and without checking who they are.
+    /// Serve agents without TLS and without checking who they are, on a loopback address.
     ///
-    /// Whoever reaches the port can then report as any node. For trials on a single host; a later release
-    /// brings TLS and agent identities, and until then the operator starts with this flag only.
+    /// Every program on this host can then report as any node. For trials on a single host.
     #[arg(long, env = "MAPLATENCY_INSECURE_PLAINTEXT")]
     pub insecure_plaintext: bool,
 
-    /// Address to listen on for agents.
-    #[arg(
-        long,
-        env = "MAPLATENCY_LISTEN",
-        value_name = "ADDRESS:PORT",
-        default_value = "0.0.0.0:7443"
-    )]
-    pub listen: SocketAddr,
+    /// Address to listen on for agents [default: 0.0.0.0:7443, and 127.0.0.1:7443 with --insecure-plaintext].
+    #[arg(long, env = "MAPLATENCY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
 
     /// URL under which agents find this operator
-    /// [default: `http://maplatency-operator.<namespace>.svc:7443`].
+    /// [default: `https://maplatency-operator.<namespace>.svc:7443`].
+    ///
+    /// Its host is among the names of the operator's certificate.
     #[arg(long, env = "MAPLATENCY_AGENT_OPERATOR_URL", value_name = "URL", value_parser = operator_url)]
     pub agent_operator_url: Option<String>,
+
+    /// Further names or addresses for the operator's certificate, with commas between them.
+    #[arg(
+        long,
+        env = "MAPLATENCY_SERVER_NAME",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub server_name: Vec<String>,
+
+    /// How long a CA of the operator lasts. After two thirds the next one takes over.
+    #[arg(
+        long,
+        env = "MAPLATENCY_CA_LIFETIME",
+        value_name = "DURATION",
+        default_value = "365days",
+        value_parser = lifetime
+    )]
+    pub ca_lifetime: Duration,
+
+    /// How long the operator's certificate lasts. After two thirds it is renewed.
+    #[arg(
+        long,
+        env = "MAPLATENCY_CERTIFICATE_LIFETIME",
+        value_name = "DURATION",
+        default_value = "30days",
+        value_parser = lifetime
+    )]
+    pub certificate_lifetime: Duration,
+
+    /// How long a new CA is published before it signs, and the one before stays published after.
+    ///
+    /// Longer than a kubelet takes to renew the files of a ConfigMap, which is two minutes at most by default.
+    #[arg(
+        long,
+        env = "MAPLATENCY_CA_SPREAD",
+        value_name = "DURATION",
+        default_value = "15min",
+        value_parser = spread
+    )]
+    pub ca_spread: Duration,
 
     /// Namespace for the agents' DaemonSet; the operator's own.
     #[arg(long, env = "POD_NAMESPACE", default_value = "maplatency-system", value_parser = namespace)]
@@ -164,9 +200,75 @@ pub struct RunArgs {
 impl RunArgs {
     /// The URL that agents dial.
     pub fn operator_url(&self) -> String {
-        self.agent_operator_url
-            .clone()
-            .unwrap_or_else(|| format!("http://maplatency-operator.{}.svc:{PORT}", self.namespace))
+        self.agent_operator_url.clone().unwrap_or_else(|| {
+            if self.insecure_plaintext {
+                format!("http://127.0.0.1:{}", self.listen().port())
+            } else {
+                format!("https://maplatency-operator.{}.svc:{PORT}", self.namespace)
+            }
+        })
+    }
+
+    /// The address that agents are served on.
+    pub fn listen(&self) -> SocketAddr {
+        let any = if self.insecure_plaintext {
+            Ipv4Addr::LOCALHOST
+        } else {
+            Ipv4Addr::UNSPECIFIED
+        };
+        self.listen.unwrap_or((any, PORT).into())
+    }
+
+    /// Names of the operator's certificate.
+    pub fn names(&self) -> Result<Names, String> {
+        let service = format!("maplatency-operator.{}.svc", self.namespace);
+        let url: Uri = self.operator_url().parse().map_err(|it| format!("{it}"))?;
+        let host = url.host().unwrap_or_default();
+        let host = host
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned();
+        let own = [format!("{service}.cluster.local"), service, host];
+        Names::new(own.into_iter().chain(self.server_name.iter().cloned()))
+            .map_err(|it| format!("--server-name: {it}"))
+    }
+
+    /// How long certificates last.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            ca: self.ca_lifetime,
+            certificate: self.certificate_lifetime,
+            spread: self.ca_spread,
+        }
+    }
+
+    /// Whether the flags go together.
+    fn check(&self) -> Result<(), String> {
+        let url: Uri = self.operator_url().parse().map_err(|it| format!("{it}"))?;
+        if maplatency_proto::transport(&url, self.insecure_plaintext)? == Transport::Plaintext {
+            let listen = self.listen();
+            return if listen.ip().is_loopback() {
+                Ok(())
+            } else {
+                Err(format!(
+                    "--insecure-plaintext is for trials on a single host, and {listen} can be reached from others; write \
+                     --listen 127.0.0.1:{}, or leave --insecure-plaintext out",
+                    listen.port()
+                ))
+            };
+        }
+        self.names()?;
+        // The certificate ends before its CA, and the next CA has time to become known.
+        let least = (self.certificate_lifetime + self.ca_spread) * 3;
+        if self.ca_lifetime < least {
+            return Err(format!(
+                "--ca-lifetime {} is too short: in its last third there has to be room for --ca-spread and then for \
+                 --certificate-lifetime; write {} or more",
+                humantime::format_duration(self.ca_lifetime),
+                humantime::format_duration(least)
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -185,6 +287,24 @@ fn report_period(text: &str) -> Result<Duration, String> {
         Ok(period)
     } else {
         Err("write a duration from 100ms to 10s".to_owned())
+    }
+}
+
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if (Duration::from_secs(3)..=Duration::from_hours(24 * 3660)).contains(&lifetime) {
+        Ok(lifetime)
+    } else {
+        Err("write a duration from 3s to 3660days".to_owned())
+    }
+}
+
+fn spread(text: &str) -> Result<Duration, String> {
+    let spread = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    if (Duration::from_secs(1)..=Duration::from_hours(24)).contains(&spread) {
+        Ok(spread)
+    } else {
+        Err("write a duration from 1s to 24h".to_owned())
     }
 }
 
@@ -217,16 +337,74 @@ mod tests {
         }
     }
 
+    fn refusal(arguments: &[&str]) -> String {
+        run(arguments).unwrap().check().unwrap_err()
+    }
+
     #[test]
     fn agents_dial_the_service_of_the_namespace_unless_told_otherwise() {
         let here = run(&["--namespace", "measure"]).unwrap();
         assert_eq!(
             here.operator_url(),
-            "http://maplatency-operator.measure.svc:7443"
+            "https://maplatency-operator.measure.svc:7443"
         );
+        assert_eq!(here.listen().to_string(), "0.0.0.0:7443");
+        here.check().unwrap();
 
-        let there = run(&["--agent-operator-url", "http://127.0.0.1:9000"]).unwrap();
-        assert_eq!(there.operator_url(), "http://127.0.0.1:9000");
+        let there = run(&["--agent-operator-url", "https://127.0.0.1:9000"]).unwrap();
+        assert_eq!(there.operator_url(), "https://127.0.0.1:9000");
+        let names = format!("{:?}", there.names().unwrap());
+        for name in ["maplatency-operator.maplatency-system.svc\"", "127.0.0.1"] {
+            assert!(names.contains(name), "{names}");
+        }
+    }
+
+    #[test]
+    fn plaintext_stays_on_this_host() {
+        let trial = run(&["--insecure-plaintext"]).unwrap();
+        trial.check().unwrap();
+        assert_eq!(trial.operator_url(), "http://127.0.0.1:7443");
+        assert_eq!(trial.listen().to_string(), "127.0.0.1:7443");
+        let plain = |more: &[&'static str]| [&["--insecure-plaintext"], more].concat();
+        for (arguments, advice) in [
+            (
+                plain(&["--listen", "0.0.0.0:9000"]),
+                "write --listen 127.0.0.1:9000",
+            ),
+            (
+                plain(&["--agent-operator-url", "http://10.0.0.1:9000"]),
+                "is not a loopback address",
+            ),
+            (
+                plain(&["--agent-operator-url", "https://127.0.0.1:9000"]),
+                "leave --insecure-plaintext out",
+            ),
+            (
+                vec!["--agent-operator-url", "http://127.0.0.1:9000"],
+                "write https://",
+            ),
+        ] {
+            let error = refusal(&arguments);
+            assert!(error.contains(advice), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_ca_lasts_long_enough_for_what_it_signs() {
+        let error = refusal(&["--ca-lifetime", "40days"]);
+        // 90 days and three quarters of an hour, where a month has 30.44 days.
+        assert!(error.contains("write 2months 29days 3h 37m 48s"), "{error}");
+        let short = [
+            "--ca-lifetime",
+            "1h",
+            "--certificate-lifetime",
+            "10m",
+            "--ca-spread",
+            "1m",
+        ];
+        run(&short).unwrap().check().unwrap();
+        let error = refusal(&["--server-name", "a b"]);
+        assert!(error.starts_with("--server-name: "), "{error}");
     }
 
     #[test]
@@ -240,17 +418,15 @@ mod tests {
                 "9223372036854775807s",
                 "from 100ms to 10s",
             ),
-            (
-                "--agent-operator-url",
-                "https://x:1",
-                "http://maplatency-operator",
-            ),
-            ("--agent-operator-url", "x", "http://maplatency-operator"),
+            ("--agent-operator-url", "x", "https://maplatency-operator"),
+            ("--ca-lifetime", "1s", "from 3s to 3660days"),
+            ("--certificate-lifetime", "20000days", "from 3s to 3660days"),
+            ("--ca-spread", "2days", "from 1s to 24h"),
             ("--agent-operator-url", "http://x:0", "port 0 is no port"),
             (
                 "--agent-operator-url",
                 "http://x:99999",
-                "http://maplatency-operator",
+                "https://maplatency-operator",
             ),
             (
                 "--agent-operator-url",

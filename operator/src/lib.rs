@@ -4,25 +4,35 @@
 //! watches ─→ placement ─→ agents (DaemonSet)
 //!                │
 //!                ▼
-//! gateway ←─→ fleet ─→ probe (status)
+//! incoming ─→ gateway ←─→ fleet ─→ probe (status)
+//!    ▲          ▲
+//!    │          └─ identity (tokens)
+//! authority (certificates) ─→ tls
 //! ```
 
 pub mod agents;
 pub mod args;
+pub mod authority;
 pub mod chain;
 pub mod fleet;
 pub mod gateway;
+pub mod identity;
+pub mod incoming;
 pub mod inventory;
 pub mod owner;
 pub mod placement;
 pub mod probe;
 pub mod proof;
+pub mod refusals;
+pub mod tls;
 
+use std::convert::Infallible;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt as _, stream};
 use kube::runtime::{Controller, controller, watcher};
 use kube::{Api, Client};
@@ -31,13 +41,20 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::agents::{AgentSettings, Agents, Settings};
 use crate::args::{LogFormat, RunArgs};
+use crate::authority::Keeper;
 use crate::chain::chain;
 use crate::fleet::Fleet;
+use crate::gateway::Gate;
+use crate::identity::{Admission, Reviewer};
+use crate::incoming::Limits;
+use crate::refusals::{Refusals, Teller};
+use crate::tls::Served;
 
 /// How long streams may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(1);
@@ -107,16 +124,13 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     };
     info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = %args.listen,
+        listen = %args.listen(),
         agent_operator_url = args.operator_url(),
         namespace = args.namespace,
         agent_image = args.agent_image,
         agent_settings = ?agents,
         report_period = %humantime::format_duration(args.report_period),
         "Starting"
-    );
-    warn!(
-        "Agents are served in plaintext and without identities (--insecure-plaintext); for trials only"
     );
     let client = Client::try_default()
         .await
@@ -125,26 +139,39 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         Some(name) => Some(owner::find(client.clone(), &args.namespace, name).await?),
         None => None,
     };
-    let listener = TcpListener::bind(args.listen)
+    let listen = args.listen();
+    let listener = TcpListener::bind(listen)
         .await
-        .with_context(|| format!("could not listen on {}", args.listen))?;
+        .with_context(|| format!("could not listen on {listen}"))?;
     let fleet = Arc::new(Fleet::new(args.report_period, unix_milliseconds()));
+    let refusals = Arc::<Refusals>::default();
+    let security = Security::of(&args, &client)?;
+    let gate = Gate {
+        fleet: Arc::clone(&fleet),
+        admission: security.admission,
+        tls: security.tls,
+        limits: Limits::default(),
+        refusals: Arc::clone(&refusals),
+    };
     let (placed_sender, placed) = watch::channel(0);
     let (close, closed) = oneshot::channel();
     let agents = Agents::new(
         client.clone(),
         Settings {
             operator_url: args.operator_url(),
-            namespace: args.namespace,
-            image: args.agent_image,
+            namespace: args.namespace.clone(),
+            image: args.agent_image.clone(),
+            insecure_plaintext: args.insecure_plaintext,
             owner,
             agents,
         },
     );
+    let teller = Teller::new(client.clone(), &args.namespace);
     let mut gateway = std::pin::pin!(gateway(
         listener,
-        Arc::clone(&fleet),
+        gate,
         placed.clone(),
+        security.ready,
         closed
     ));
     // Kubernetes restarts only a process that exits, so no long-lived task runs detached.
@@ -154,6 +181,8 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
         }
         () = statuses(client, Arc::clone(&fleet), placed) => (),
         ended = &mut gateway => ended?,
+        never = security.keeper => match never {},
+        never = refusals.tell(teller) => match never {},
         () = terminated => {
             info!("Ending");
             fleet.close();
@@ -167,12 +196,56 @@ async fn serve(args: RunArgs) -> anyhow::Result<()> {
     bail!("a long-lived task ended early")
 }
 
-/// Serves agents, once it is known what they are to measure: an agent that finds its probes unknown would have
-/// its first report counted for nothing.
+/// How agents know the operator, and it them.
+struct Security {
+    admission: Admission,
+    tls: Option<TlsAcceptor>,
+    /// Whether there is a certificate to serve with, if one is needed.
+    ready: watch::Receiver<bool>,
+    /// Keeps the certificate in order.
+    keeper: BoxFuture<'static, Infallible>,
+}
+
+impl Security {
+    fn of(args: &RunArgs, client: &Client) -> anyhow::Result<Self> {
+        if args.insecure_plaintext {
+            warn!(
+                "Agents are served in plaintext and without identities (--insecure-plaintext): every program on this \
+                 host can report as any node; for trials on a single host only"
+            );
+            return Ok(Self {
+                admission: Admission::Anyone,
+                tls: None,
+                ready: watch::channel(true).1,
+                keeper: Box::pin(std::future::pending()),
+            });
+        }
+        let served = Arc::<Served>::default();
+        let names = args.names().map_err(anyhow::Error::msg)?;
+        let keeper = Keeper::new(
+            client.clone(),
+            &args.namespace,
+            args.terms(),
+            names,
+            Arc::clone(&served),
+        );
+        let (ready_sender, ready) = watch::channel(false);
+        Ok(Self {
+            admission: Admission::ByToken(Arc::new(Reviewer::new(client.clone(), &args.namespace))),
+            tls: Some(tls::acceptor(served).context("could not set up TLS")?),
+            ready,
+            keeper: Box::pin(keeper.run(ready_sender)),
+        })
+    }
+}
+
+/// Serves agents, once there is a certificate and it is known what they are to measure: an agent that finds its
+/// probes unknown would have its first report counted for nothing.
 async fn gateway(
     listener: TcpListener,
-    fleet: Arc<Fleet>,
+    gate: Gate,
     mut placed: watch::Receiver<u64>,
+    mut ready: watch::Receiver<bool>,
     closed: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     let address = listener
@@ -182,9 +255,16 @@ async fn gateway(
         .wait_for(|it| *it > 0)
         .await
         .context("placement ended")?;
-    info!(%address, "Serving agents");
+    // In plaintext it was said at once, by someone who is gone.
+    if !*ready.borrow() {
+        ready
+            .wait_for(|it| *it)
+            .await
+            .context("the CA is kept no more")?;
+    }
+    info!(%address, tls = gate.tls.is_some(), "Serving agents");
     let shutdown = async { _ = closed.await };
-    gateway::serve(listener, fleet, shutdown)
+    gateway::serve(listener, gate, shutdown)
         .await
         .context("the gRPC server failed")
 }

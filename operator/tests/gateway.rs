@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 use maplatency_core::measure::{Counts, Rows, SeriesKey};
 use maplatency_core::{MapIdentity, Operation, Outcome};
 use maplatency_operator::fleet::{Fleet, Placement, Placements};
-use maplatency_operator::gateway;
+use maplatency_operator::gateway::{self, Gate};
+use maplatency_operator::identity::Admission;
+use maplatency_operator::incoming::Limits;
+use maplatency_operator::refusals::{Reason, Refusals};
 use maplatency_proto::wire::gateway_client::GatewayClient;
 use maplatency_proto::{
     AgentMessage, AssignedProbe, Beginning, Hello, OperatorMessage, ProbeReport, Report, wire,
 };
-use tokio::net::TcpListener;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -28,6 +32,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The gateway as the operator runs it.
 struct Operator {
     fleet: Arc<Fleet>,
+    refusals: Arc<Refusals>,
     address: SocketAddr,
     shutdown: oneshot::Sender<()>,
     server: JoinHandle<Result<(), tonic::transport::Error>>,
@@ -35,15 +40,28 @@ struct Operator {
 
 impl Operator {
     async fn start() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
         let fleet = Arc::new(Fleet::new(Duration::from_secs(2), 1000));
         fleet.place(placements(1));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (shutdown, stopped) = oneshot::channel::<()>();
         let stopped = async { _ = stopped.await };
-        let server = tokio::spawn(gateway::serve(listener, Arc::clone(&fleet), stopped));
+        let refusals = Arc::<Refusals>::default();
+        let gate = Gate {
+            fleet: Arc::clone(&fleet),
+            admission: Admission::Anyone,
+            tls: None,
+            limits,
+            refusals: Arc::clone(&refusals),
+        };
+        let server = tokio::spawn(gateway::serve(listener, gate, stopped));
         Self {
             fleet,
+            refusals,
             address,
             shutdown,
             server,
@@ -305,6 +323,72 @@ async fn a_malformed_message_ends_its_stream_with_the_fields_name_and_no_other()
 
     good.send(AgentMessage::Report(report(1, 10))).await;
     assert_eq!(good.acked().await, 1);
+}
+
+#[tokio::test]
+async fn an_agent_that_floods_is_cut_off_and_another_goes_on() {
+    let operator = Operator::start().await;
+    let mut good = operator.agent().await;
+    good.assigned().await;
+    let mut flood = operator.connect().await;
+    let other = Hello {
+        node: "node-b".to_owned(),
+        ..hello()
+    };
+    flood.send(AgentMessage::Hello(other)).await;
+    flood.assigned().await;
+
+    let outbound = flood.outbound.clone();
+    let sending = tokio::spawn(async move {
+        let mut sequence = 0;
+        loop {
+            sequence += 1;
+            let message = AgentMessage::Report(report(sequence, 1)).into();
+            if outbound.send(message).await.is_err() {
+                return sequence;
+            }
+        }
+    });
+    let status = loop {
+        match flood.next().await {
+            Ok(_) => (),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    drop(flood);
+    assert!(sending.await.unwrap() > 50, "a burst passes");
+    let floods = operator.refusals.totals().find(|it| it.0 == Reason::Flood);
+    assert_eq!(floods, Some((Reason::Flood, 1)));
+
+    good.send(AgentMessage::Report(report(1, 10))).await;
+    assert_eq!(good.acked().await, 1);
+}
+
+#[tokio::test]
+async fn a_connection_without_a_stream_is_closed_and_one_with_a_stream_is_not() {
+    let operator = Operator::with(Limits {
+        wait: Duration::from_millis(200),
+        ..Limits::default()
+    })
+    .await;
+    let mut agent = operator.agent().await;
+    agent.assigned().await;
+
+    let mut silent = TcpStream::connect(operator.address).await.unwrap();
+    let mut answer = Vec::new();
+    // Closed or reset; only that it ends counts.
+    _ = timeout(LIMIT, silent.read_to_end(&mut answer))
+        .await
+        .expect("it is closed");
+    let refused = operator
+        .refusals
+        .totals()
+        .find(|it| it.0 == Reason::NoStream);
+    assert_eq!(refused, Some((Reason::NoStream, 1)));
+
+    agent.send(AgentMessage::Report(report(1, 10))).await;
+    assert_eq!(agent.acked().await, 1);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //!                                               ←  Assign{revision, probes}      at once, and on every change
 //!   Report{sequence, revision, cumulative rows} →
 //!                                               ←  Ack{sequence}
+//!   Token{token}                                →                                 before the last one expires
 //! ```
 //!
 //! * **Epoch.** 32 random hex digits that the agent draws when it starts. Everything that an agent counts, it
@@ -21,6 +22,9 @@
 //!   adds the cumulative state with which its current window begins (for a probe that it has just begun: the
 //!   state at that moment, usually no rows). An operator that knows nothing of the epoch, having restarted,
 //!   takes its window from there and so has lost nothing. One that knows the epoch ignores it.
+//! * **Token.** With TLS a stream begins with a token of the agent's pod in its metadata, and the operator takes it
+//!   only for the node that the pod runs on. Before the token expires the agent sends a fresh one on the stream; a
+//!   stream whose token has expired ends.
 //! * **Generation.** What is reported belongs to one uid and generation of a probe. After a change of the spec
 //!   the operator shows nothing of the old generation any more.
 //!
@@ -41,6 +45,7 @@ mod outliers;
 mod report;
 mod rows;
 mod spikes;
+mod token;
 mod url;
 
 pub use assignment::{AssignedProbe, Assignment};
@@ -48,7 +53,8 @@ pub use hello::Hello;
 pub use invalid::{InvalidMessage, Problem};
 pub use message::{AgentMessage, OperatorMessage};
 pub use report::{Beginning, ProbeReport, Report};
-pub use url::operator_url;
+pub use token::{MAX_TOKEN_BYTES, Token};
+pub use url::{Transport, operator_url, transport};
 
 /// Generated from `maplatency/v1/maplatency.proto`.
 #[allow(
@@ -62,6 +68,8 @@ pub mod wire {
     tonic::include_proto!("maplatency.v1");
 }
 
+/// The audience of the agents' tokens. A token for anyone else shows the operator nothing.
+pub const AUDIENCE: &str = "maplatency-operator";
 /// Largest message that either end decodes.
 pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// Most probes in one assignment and in one report.

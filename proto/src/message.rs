@@ -1,7 +1,7 @@
 //! What travels on the stream, either way.
 
 use crate::invalid::{Checked, present};
-use crate::{Assignment, Hello, InvalidMessage, Report, wire};
+use crate::{Assignment, Hello, InvalidMessage, Report, Token, wire};
 
 /// From the agent to the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub enum AgentMessage {
     Hello(Hello),
     /// What was counted.
     Report(Report),
+    /// Who the agent still is.
+    Token(Token),
 }
 
 /// From the operator to the agent.
@@ -29,6 +31,7 @@ impl TryFrom<wire::AgentMessage> for AgentMessage {
         Ok(match present("kind", wire.kind)? {
             Kind::Hello(hello) => Self::Hello(hello.try_into()?),
             Kind::Report(report) => Self::Report(report.try_into()?),
+            Kind::Token(token) => Self::Token(token.try_into()?),
         })
     }
 }
@@ -39,6 +42,7 @@ impl From<AgentMessage> for wire::AgentMessage {
         let kind = match message {
             AgentMessage::Hello(hello) => Kind::Hello(hello.into()),
             AgentMessage::Report(report) => Kind::Report(report.into()),
+            AgentMessage::Token(token) => Kind::Token(token.into()),
         };
         Self { kind: Some(kind) }
     }

@@ -4,17 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use maplatency_core::rate::{Bucket, Rate};
 use maplatency_proto::wire::gateway_client::GatewayClient;
 use maplatency_proto::{
-    AgentMessage, Assignment, Hello, InvalidMessage, MAX_MESSAGE_BYTES, OperatorMessage, wire,
+    AgentMessage, Assignment, Hello, InvalidMessage, MAX_MESSAGE_BYTES, OperatorMessage, Token,
+    wire,
 };
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, error::Elapsed, sleep_until, timeout};
+use tokio::time::{Instant, Interval, error::Elapsed, interval_at, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
-use tonic::transport::Endpoint;
+use tonic::{Request, Streaming};
 use tracing::{debug, info, warn};
 
+use super::dial::{DialError, Dialer, bearer};
 use super::report::{self, Generation, Refused};
 use crate::monitor::{Monitor, MonitorError, ProbeRequest, Snapshot};
 
@@ -25,15 +27,22 @@ const PATIENCE_PERIODS: u32 = 5;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A slice that comes so much early still counts as on time.
 const EARLY: Duration = Duration::from_millis(250);
-/// Messages that may wait: hello, and one report in flight.
-const OUTBOX: usize = 2;
+/// Messages that may wait: hello, one report in flight, and a fresh token.
+const OUTBOX: usize = 3;
+/// How often the file with the token is looked at. A kubelet renews it minutes before it ends.
+const TOKEN_LOOK: Duration = Duration::from_secs(10);
+/// What the operator may send. It answers each report once, and places probes now and then.
+const MESSAGES: Rate = Rate {
+    each: Duration::from_millis(50),
+    burst: 200,
+};
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
     /// No connection.
-    #[error("could not connect to the operator")]
-    Connect(#[source] tonic::transport::Error),
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// The operator did not take the stream, or ended it with an error.
     #[error("the operator ended the stream")]
     Status(#[source] Box<tonic::Status>),
@@ -46,6 +55,9 @@ pub enum StreamError {
     /// A report stays without an answer.
     #[error("report {0} was not acknowledged in time")]
     Unacknowledged(u64),
+    /// More messages than an operator has to send.
+    #[error("the operator sends more than {} messages a second", 1000 / MESSAGES.each.as_millis())]
+    Flood,
     /// A message that breaks the protocol.
     #[error("the operator sent a malformed message")]
     Malformed(#[source] InvalidMessage),
@@ -122,6 +134,10 @@ struct Exchange {
     in_flight: Option<(u64, Instant)>,
     /// Whether any report was answered.
     acknowledged: bool,
+    /// What the operator has sent of late.
+    heard: Bucket,
+    /// The token that the operator knows. `None` in plaintext.
+    token: Option<Token>,
 }
 
 impl<'a> Session<'a> {
@@ -138,7 +154,7 @@ impl<'a> Session<'a> {
     }
 
     /// Runs one stream until it ends.
-    pub async fn stream(&mut self, endpoint: &Endpoint) -> End {
+    pub async fn stream(&mut self, dialer: &Dialer) -> End {
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let mut state = Exchange {
             outbox,
@@ -147,9 +163,11 @@ impl<'a> Session<'a> {
             begun: BTreeSet::new(),
             in_flight: None,
             acknowledged: false,
+            heard: Bucket::default(),
+            token: None,
         };
-        let reason = match self.open(endpoint, &state, messages).await {
-            Ok(inbound) => self.exchange(inbound, &mut state).await,
+        let reason = match self.open(dialer, &mut state, messages).await {
+            Ok(inbound) => self.exchange(dialer, inbound, &mut state).await,
             Err(reason) => reason,
         };
         End {
@@ -160,17 +178,24 @@ impl<'a> Session<'a> {
 
     async fn open(
         &self,
-        endpoint: &Endpoint,
-        state: &Exchange,
+        dialer: &Dialer,
+        state: &mut Exchange,
         messages: mpsc::Receiver<wire::AgentMessage>,
     ) -> Result<Streaming<wire::OperatorMessage>, StreamError> {
-        let channel = endpoint.connect().await.map_err(StreamError::Connect)?;
-        let mut client = GatewayClient::new(channel)
+        let connection = dialer.dial().await?;
+        let mut client = GatewayClient::new(connection.channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let hello = AgentMessage::Hello(self.hello.clone());
         send(state, hello.into())?;
-        let answer = timeout(ANSWER, client.connect(ReceiverStream::new(messages)))
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(token) = &connection.token {
+            request
+                .metadata_mut()
+                .insert("authorization", bearer(token));
+        }
+        state.token = connection.token;
+        let answer = timeout(ANSWER, client.connect(request))
             .await
             .map_err(StreamError::Silent)?
             .map_err(|it| StreamError::Status(Box::new(it)))?;
@@ -179,9 +204,11 @@ impl<'a> Session<'a> {
 
     async fn exchange(
         &mut self,
+        dialer: &Dialer,
         mut inbound: Streaming<wire::OperatorMessage>,
         state: &mut Exchange,
     ) -> StreamError {
+        let mut looks = token_looks();
         loop {
             let step = tokio::select! {
                 message = inbound.message() => match message {
@@ -191,6 +218,7 @@ impl<'a> Session<'a> {
                 },
                 // When measuring ends, whoever runs the session ends too.
                 Ok(()) = self.snapshots.changed() => self.take(state),
+                _ = looks.tick() => renew(dialer, state),
                 sequence = overdue(state.in_flight) => return StreamError::Unacknowledged(sequence),
             };
             if let Err(reason) = step {
@@ -204,6 +232,9 @@ impl<'a> Session<'a> {
         message: wire::OperatorMessage,
         state: &mut Exchange,
     ) -> Result<(), StreamError> {
+        if !state.heard.take(MESSAGES, 1, std::time::Instant::now()) {
+            return Err(StreamError::Flood);
+        }
         match OperatorMessage::try_from(message).map_err(StreamError::Malformed)? {
             OperatorMessage::Assign(assignment) => {
                 // The operator's first words. Before, something else might have taken the stream.
@@ -304,8 +335,25 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Sends the token that the kubelet has put into the file since the last one was sent.
+fn renew(dialer: &Dialer, state: &mut Exchange) -> Result<(), StreamError> {
+    let Some(known) = &state.token else {
+        return Ok(());
+    };
+    if let Some(token) = dialer.newer_token(known) {
+        send(state, AgentMessage::Token(token.clone()).into())?;
+        debug!("Sent a fresh token");
+        state.token = Some(token);
+    }
+    Ok(())
+}
+
+fn token_looks() -> Interval {
+    interval_at(Instant::now() + TOKEN_LOOK, TOKEN_LOOK)
+}
+
 fn send(state: &Exchange, message: wire::AgentMessage) -> Result<(), StreamError> {
-    // Never full: besides hello at most one report is on its way.
+    // Never full: besides hello at most one report and one token are on their way.
     state
         .outbox
         .try_send(message)

@@ -6,16 +6,6 @@ and a second one is refused by Helm, whatever its release is called.
 {{- define "maplatency.agent" -}}maplatency-agent{{- end }}
 {{- define "maplatency.test" -}}maplatency-test{{- end }}
 
-{{/*
-How agents and operator talk. The only place: the operator tells its agents by itself.
-*/}}
-{{- define "maplatency.transport" -}}
-- --insecure-plaintext
-{{- end }}
-{{- define "maplatency.transportNote" }}
-Agents and operator talk without TLS in this version. Use it for trials.
-{{- end }}
-
 {{/* Labels by which pods are found; they never change. Called with the component. */}}
 {{- define "maplatency.selector" -}}
 app.kubernetes.io/name: maplatency
@@ -72,7 +62,6 @@ imagePullSecrets:
 {{- define "maplatency.agentSettings" -}}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 imagePullSecrets: {{ toJson .Values.image.pullSecrets }}
-serviceAccountName: {{ include "maplatency.agent" . }}
 {{- with .Values.priorityClass.name }}
 priorityClassName: {{ . }}
 {{- end }}

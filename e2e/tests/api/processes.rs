@@ -135,16 +135,16 @@ async fn an_operator_that_is_told_to_end_does_so_with_streams_open_and_without_a
 }
 
 #[test]
-fn an_operator_without_the_insecure_flag_refuses_to_start() -> Result<()> {
+fn an_operator_refuses_plaintext_that_others_could_reach() -> Result<()> {
     let output = std::process::Command::new(workspace_binary("maplatency-operator")?)
-        .arg("run")
+        .args(["run", "--insecure-plaintext", "--listen", "0.0.0.0:7443"])
         .env_remove("KUBECONFIG")
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(2), "{}", output.status);
     for part in [
-        "--insecure-plaintext",
-        "TLS",
+        "--listen 127.0.0.1:7443",
+        "leave --insecure-plaintext out",
         "Usage: maplatency-operator run",
     ] {
         if !said.contains(part) {

@@ -1,6 +1,7 @@
 //! The rights that the chart grants are enough, and are all that its accounts have.
 
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,6 +10,7 @@ use kube::Api;
 use maplatency_e2e::cluster::{PATIENCE, start_agent};
 use maplatency_e2e::controlplane::ControlPlane;
 use maplatency_e2e::helm::{Helm, Version, chart};
+use maplatency_e2e::kubelet::{self, Projected};
 use maplatency_e2e::process::{Daemon, workspace_binary};
 use maplatency_e2e::wait;
 use serde_json::{Value, json};
@@ -58,7 +60,7 @@ async fn helm_test_gets_a_latency_with_the_rights_of_the_charts_accounts_which_h
     }
     command
         .args(["--listen", &listen])
-        .args(["--agent-operator-url", &format!("http://{listen}")])
+        .args(["--agent-operator-url", &format!("https://{listen}")])
         .env_clear()
         .env("POD_NAMESPACE", NAMESPACE)
         .env(
@@ -99,7 +101,8 @@ async fn helm_test_gets_a_latency_with_the_rights_of_the_charts_accounts_which_h
     })
     .await?;
     is_owned_and_set_up(&cluster, &set).await?;
-    let agent = start_agent(&set, NODE, folder.path())?;
+    let identity = identity(&cluster, &set, folder.path()).await?;
+    let agent = start_agent(&set, NODE, folder.path(), Some(&identity))?;
     let ended = wait::until("the test to end", PATIENCE, async || test.exited()).await?;
     ensure!(
         ended.success()
@@ -120,6 +123,25 @@ async fn helm_test_gets_a_latency_with_the_rights_of_the_charts_accounts_which_h
     let said = operator.output()?;
     ensure!(!said.contains("forbidden"), "{said}");
     no_more_is_granted(&cluster).await
+}
+
+/// The projected volumes of the agent's pod, with their files.
+async fn identity(
+    cluster: &ControlPlane,
+    set: &DaemonSet,
+    folder: &Path,
+) -> Result<(Vec<Projected>, PathBuf)> {
+    let spec = set.spec.as_ref().context("a spec")?;
+    let pod = spec.template.spec.as_ref().context("a pod spec")?;
+    let container = pod.containers.first().context("a container")?;
+    let volumes = kubelet::projected(pod, container);
+    let files = folder.join("identity");
+    for volume in &volumes {
+        volume
+            .write(&cluster.client(), NAMESPACE, NODE, &files)
+            .await?;
+    }
+    Ok((volumes, files))
 }
 
 async fn is_owned_and_set_up(cluster: &ControlPlane, set: &DaemonSet) -> Result<()> {
@@ -171,6 +193,12 @@ async fn no_more_is_granted(cluster: &ControlPlane) -> Result<()> {
         ("update maplatencyprobes.maplatency.dev", false),
         ("patch nodes", false),
         ("get secrets -n kube-system", false),
+        ("get secrets/another -n maplatency-system", false),
+        (
+            "get secrets/maplatency-operator-ca -n maplatency-system",
+            true,
+        ),
+        ("create tokenreviews.authentication.k8s.io", true),
         ("create daemonsets.apps -n maplatency-system", true),
         ("create daemonsets.apps -n kube-system", false),
         (

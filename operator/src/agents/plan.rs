@@ -6,19 +6,22 @@ use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, EnvVar, EnvVarSource, HostPathVolumeSource,
-    LocalObjectReference, NodeAffinity, NodeSelector as NodeTerms, NodeSelectorRequirement,
-    NodeSelectorTerm, ObjectFieldSelector, PodSpec, PodTemplateSpec, SELinuxOptions,
-    SeccompProfile, SecurityContext, Toleration, Volume, VolumeMount,
+    Affinity, Capabilities, ConfigMapProjection, Container, EnvVar, EnvVarSource,
+    HostPathVolumeSource, KeyToPath, LocalObjectReference, NodeAffinity, NodeSelector as NodeTerms,
+    NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodSpec, PodTemplateSpec,
+    ProjectedVolumeSource, SELinuxOptions, SeccompProfile, SecurityContext,
+    ServiceAccountTokenProjection, Toleration, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::ObjectMeta;
 use maplatency_core::crd::spec::{LabelOperator, LabelRequirement, NodeSelector};
+use maplatency_proto::AUDIENCE;
 use serde_json::Value;
 
 use super::NAME;
 use super::settings::{AgentSettings, MaxUnavailable, Tolerated, thousandths};
+use crate::authority;
 use crate::inventory::{Life, Probe};
 
 /// What the cluster's admin decides about agents.
@@ -30,6 +33,8 @@ pub struct Settings {
     pub image: String,
     /// URL that agents dial.
     pub operator_url: String,
+    /// Whether they do so without TLS and without a token.
+    pub insecure_plaintext: bool,
     /// What goes when the operator goes takes the DaemonSet along. `None` where nothing does.
     pub owner: Option<OwnerReference>,
     /// The rest.
@@ -184,7 +189,6 @@ fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
             let secret = |name: &String| LocalObjectReference { name: name.clone() };
             agents.image_pull_secrets.iter().map(secret).collect()
         }),
-        service_account_name: agents.service_account_name.clone(),
         priority_class_name: agents.priority_class_name.clone(),
         affinity: Some(Affinity {
             node_affinity: Some(NodeAffinity {
@@ -196,11 +200,19 @@ fn pod(settings: &Settings, terms: &BTreeSet<Vec<Requirement>>) -> PodSpec {
         tolerations: Some(tolerations(agents)),
         // The kernel side counts callers that the agent's pid namespace holds.
         host_pid: Some(true),
-        // Agents never talk to the API server.
+        // Who an agent is. It has no rights at the API server.
+        service_account_name: (!settings.insecure_plaintext).then(|| NAME.to_owned()),
+        // Agents never talk to the API server; their token is for the operator alone.
         automount_service_account_token: Some(false),
         termination_grace_period_seconds: Some(10),
         containers: vec![container(settings)],
-        volumes: Some(FOLDERS.map(volume).to_vec()),
+        volumes: Some(
+            FOLDERS
+                .map(volume)
+                .into_iter()
+                .chain((!settings.insecure_plaintext).then(identity_volume))
+                .collect(),
+        ),
         ..PodSpec::default()
     }
 }
@@ -244,15 +256,74 @@ fn volume_mount((name, path): (&str, &str)) -> VolumeMount {
     }
 }
 
-fn container(settings: &Settings) -> Container {
-    let args = [
+/// Where an agent finds whom to trust, and who it is. The kubelet renews both files.
+const IDENTITY: (&str, &str) = ("identity", "/var/run/secrets/maplatency.dev");
+/// The names of the files in it.
+const TRUST: &str = "ca.crt";
+const TOKEN: &str = "token";
+/// Life of a token. The kubelet renews it after four fifths.
+const TOKEN_SECONDS: i64 = 3600;
+
+fn identity_volume() -> Volume {
+    let token = VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            audience: Some(AUDIENCE.to_owned()),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            path: TOKEN.to_owned(),
+        }),
+        ..VolumeProjection::default()
+    };
+    let trust = VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: authority::NAME.to_owned(),
+            items: Some(vec![KeyToPath {
+                key: authority::BUNDLE.to_owned(),
+                path: TRUST.to_owned(),
+                ..KeyToPath::default()
+            }]),
+            ..ConfigMapProjection::default()
+        }),
+        ..VolumeProjection::default()
+    };
+    Volume {
+        name: IDENTITY.0.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![token, trust]),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
+}
+
+fn identity_mount() -> VolumeMount {
+    VolumeMount {
+        name: IDENTITY.0.to_owned(),
+        mount_path: IDENTITY.1.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
+fn arguments(settings: &Settings) -> Vec<String> {
+    let common = [
         "serve",
         "--operator",
         &settings.operator_url,
         "--node",
         "$(NODE_NAME)",
-        "--insecure-plaintext",
     ];
+    let mut all: Vec<String> = common.into_iter().map(str::to_owned).collect();
+    if settings.insecure_plaintext {
+        all.push("--insecure-plaintext".to_owned());
+    } else {
+        for (flag, file) in [("--operator-ca", TRUST), ("--token-file", TOKEN)] {
+            all.extend([flag.to_owned(), format!("{}/{file}", IDENTITY.1)]);
+        }
+    }
+    all
+}
+
+fn container(settings: &Settings) -> Container {
     Container {
         name: "agent".to_owned(),
         image: Some(settings.image.clone()),
@@ -260,11 +331,17 @@ fn container(settings: &Settings) -> Container {
             .agents
             .image_pull_policy
             .map(|it| it.as_str().to_owned()),
-        args: Some(args.into_iter().map(str::to_owned).collect()),
+        args: Some(arguments(settings)),
         env: Some(environment(&settings.agents)),
         resources: Some(settings.agents.resources.requirements()),
         security_context: Some(security_context(&settings.agents)),
-        volume_mounts: Some(FOLDERS.map(volume_mount).to_vec()),
+        volume_mounts: Some(
+            FOLDERS
+                .map(volume_mount)
+                .into_iter()
+                .chain((!settings.insecure_plaintext).then(identity_mount))
+                .collect(),
+        ),
         ..Container::default()
     }
 }

@@ -20,8 +20,6 @@ pub struct AgentSettings {
     pub image_pull_policy: Option<PullPolicy>,
     /// Secrets with which it is pulled.
     pub image_pull_secrets: Vec<String>,
-    /// Account of the pods. They get no token for the API server; some clusters grant rights of pods by it.
-    pub service_account_name: Option<String>,
     /// How important agents are on a full node.
     pub priority_class_name: Option<String>,
     /// Further annotations of the pods.

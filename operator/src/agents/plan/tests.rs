@@ -6,7 +6,8 @@ fn settings() -> Settings {
     Settings {
         namespace: "maplatency-system".to_owned(),
         image: "maplatency-agent:test".to_owned(),
-        operator_url: "http://maplatency-operator.maplatency-system.svc:7443".to_owned(),
+        operator_url: "https://maplatency-operator.maplatency-system.svc:7443".to_owned(),
+        insecure_plaintext: false,
         owner: None,
         agents: AgentSettings::default(),
     }
@@ -94,6 +95,63 @@ fn an_agent_is_not_privileged_and_has_one_capability() {
 }
 
 #[test]
+fn an_agent_has_a_token_for_the_operator_alone_and_knows_whom_to_trust() {
+    let set = serde_json::to_value(of(&[probe(BLUE)])).unwrap();
+    let pod = &set["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], "maplatency-agent");
+    assert_eq!(pod["automountServiceAccountToken"], false);
+    let volumes = pod["volumes"].as_array().unwrap();
+    let identity = volumes.iter().find(|it| it["name"] == "identity").unwrap();
+    assert_eq!(
+        identity["projected"]["sources"],
+        serde_json::json!([
+            {"serviceAccountToken": {
+                "audience": "maplatency-operator", "expirationSeconds": 3600, "path": "token",
+            }},
+            {"configMap": {
+                "name": "maplatency-operator-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}],
+            }},
+        ])
+    );
+    let container = &pod["containers"][0];
+    let mount = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap();
+    assert_eq!(mount["mountPath"], "/var/run/secrets/maplatency.dev");
+    assert_eq!(
+        container["args"],
+        serde_json::json!([
+            "serve",
+            "--operator",
+            "https://maplatency-operator.maplatency-system.svc:7443",
+            "--node",
+            "$(NODE_NAME)",
+            "--operator-ca",
+            "/var/run/secrets/maplatency.dev/ca.crt",
+            "--token-file",
+            "/var/run/secrets/maplatency.dev/token",
+        ])
+    );
+}
+
+#[test]
+fn in_plaintext_an_agent_has_no_token_and_needs_no_service_account() {
+    let settings = Settings {
+        operator_url: "http://127.0.0.1:7443".to_owned(),
+        insecure_plaintext: true,
+        ..settings()
+    };
+    let set = serde_json::to_value(desired(&settings, [probe(BLUE)].iter())).unwrap();
+    let pod = &set["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], Value::Null);
+    assert_eq!(pod["volumes"].as_array().unwrap().len(), 2);
+    let args = pod["containers"][0]["args"].as_array().unwrap();
+    assert_eq!(args.last().unwrap(), "--insecure-plaintext");
+}
+
+#[test]
 fn the_selector_is_part_of_the_pods_labels() {
     let set = of(&[probe(BLUE)]).unwrap();
     let spec = set.spec.unwrap();
@@ -136,11 +194,7 @@ fn without_settings_every_taint_is_borne_and_the_cluster_decides_the_rest() {
         set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"],
         "10%"
     );
-    for absent in [
-        "serviceAccountName",
-        "priorityClassName",
-        "imagePullSecrets",
-    ] {
+    for absent in ["priorityClassName", "imagePullSecrets"] {
         assert_eq!(pod[absent], Value::Null, "{absent}");
     }
     assert_eq!(set["metadata"]["ownerReferences"], Value::Null);
@@ -153,7 +207,6 @@ fn settings_reach_the_pods() {
         "
 imagePullPolicy: Never
 imagePullSecrets: [registry]
-serviceAccountName: maplatency-agent
 priorityClassName: maplatency-agent
 podAnnotations: {example.com/why: measuring}
 tolerations: [{key: pool, operator: Equal, value: gpu, effect: NoSchedule}]

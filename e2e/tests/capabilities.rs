@@ -44,7 +44,7 @@ fn run(kept: &[Capability], tier: &str, spec: &str) -> Result<Output> {
     agent(
         kept,
         &[
-            "run", "-f", "-", "--for", "3s", "-o", "json", "--tier", tier,
+            "run", "-f", "-", "--for", "2s", "-o", "json", "--tier", tier,
         ],
         spec,
     )

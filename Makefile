@@ -53,7 +53,7 @@ BENCH_RUN = $(BENCH)/maplatency-bench --agent $(BENCH)/maplatency-agent --worklo
 
 # One part again, such as MODES=load make bench, leaves the figures of the others as they are.
 MODES ?= cost load drain
-bench: ## Measure what measuring costs, beside bpftrace and perf; writes docs/performance.md (idle machine, 11 min)
+bench: ## Measure what measuring costs, beside bpftrace and perf; writes docs/performance.md (idle machine, 12 min)
 	@scripts/setup.sh bench
 	$(BENCH_BUILD)
 	@for mode in $(MODES); do $(BENCH_RUN) $$mode; done

@@ -13,6 +13,7 @@ mod load_error;
 mod objects;
 mod outliers;
 mod parts;
+mod preemption;
 mod slots;
 mod tier;
 mod tracefs;

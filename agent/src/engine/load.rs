@@ -13,7 +13,7 @@ use maplatency_bpf::layout::{Config, Role};
 use maplatency_bpf::sys;
 use maplatency_core::budget::Detail;
 use nix::sys::resource::{UsageWho, getrusage};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Engine;
 use super::callers::Callers;
@@ -25,13 +25,16 @@ use super::outliers::Outliers;
 use super::parts::{opened, program, program_fd, typed};
 use super::slots::Slots;
 use super::tier::{Refusal, RunningTier, TierChoice};
-use super::tracefs;
+use super::{preemption, tracefs};
 use crate::error::chain;
 
 /// What the kernel calls the inside of bpf(2).
 const FUNCTION: &str = "__sys_bpf";
 /// What does the look-up in it.
 const LOOKUP_FUNCTION: &str = "bpf_map_copy_value";
+/// Why a tier is left out that loads.
+const SKIPS_UNNOTICED: &str =
+    "may skip calls unnoticed, as this kernel preempts fully and is older than 6.7";
 /// Slices 0 and 1 would be taken for those of blocks that nothing was counted in.
 const FIRST_SLICE: u32 = 2;
 /// How long to sleep for the same, as often as needed.
@@ -56,6 +59,14 @@ impl Engine {
         let mut refusals = Vec::new();
         let mut last = None;
         for tier in choice.candidates() {
+            if tier == Tier::Tracepoint && preemption::skips_tracepoints_unnoticed() {
+                if choice == TierChoice::Auto {
+                    let reason = SKIPS_UNNOTICED.to_owned();
+                    refusals.push(Refusal { tier, reason });
+                    continue;
+                }
+                warn!(%tier, "The hooks {SKIPS_UNNOTICED}; TpBtf skips none");
+            }
             match Self::load_tier(tier, &btf) {
                 Ok(mut engine) => {
                     if tier == Tier::Tracepoint

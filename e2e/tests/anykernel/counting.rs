@@ -70,23 +70,27 @@ async fn counted(monitor: &Monitor, name: &str, job: &Job) -> Result<Counted> {
     Ok(counted)
 }
 
-/// Waits until all calls are counted or lost, and one slice longer, in which nothing may be counted twice.
+/// Waits until all calls of threads that have ended are counted or lost, as far as that is told, and one slice longer, in which nothing may be counted twice.
 async fn settled(
     monitor: &Monitor,
     name: &str,
     calls: u64,
     before: &BTreeMap<String, u64>,
 ) -> Result<(ProbeSnapshot, Arc<Snapshot>)> {
-    let (_, first) = snapshot(monitor, "every call", name, |it| {
+    let told = tells_skips(monitor);
+    let (_, mut last) = snapshot(monitor, "every call", name, |it| {
         let lost: u64 = losses(before, &monitor.snapshots().borrow()).values().sum();
-        total(it).until_user.count() + lost >= calls
+        !told || total(it).until_user.count() + lost >= calls
     })
     .await?;
     let mut snapshots = monitor.snapshots();
-    while snapshots.borrow_and_update().taken <= first.taken {
-        snapshots.changed().await?;
+    // Where not all is told, a slice that had drained before the last call may be shown only now.
+    for _ in 0..if told { 1 } else { 2 } {
+        while snapshots.borrow_and_update().taken <= last.taken {
+            snapshots.changed().await?;
+        }
+        last = Arc::clone(&snapshots.borrow());
     }
-    let last = Arc::clone(&snapshots.borrow());
     match last.probes.iter().find(|it| it.name == name) {
         Some(probe) => Ok((probe.clone(), last)),
         None => bail!("the probe {name} has gone"),
@@ -224,7 +228,14 @@ async fn readers_on_two_cpus_at_once_are_counted_exactly_and_each_on_its_own() -
         ],
     };
     let counted = exactly(&monitor, "two CPUs", &job).await?;
-    assert_eq!(counted.by_cpu, BTreeMap::from([(0, 30_000), (1, 20_000)]));
+    let expected = BTreeMap::from([(0, 30_000), (1, 20_000)]);
+    if may_skip(&monitor) {
+        // `exactly` has held the losses against what is missing.
+        let within = |(cpu, count): (&u32, &u64)| expected.get(cpu).is_some_and(|it| count <= it);
+        assert!(counted.by_cpu.iter().all(within), "{:?}", counted.by_cpu);
+    } else {
+        assert_eq!(counted.by_cpu, expected);
+    }
     monitor.stop()?;
     Ok(())
 }

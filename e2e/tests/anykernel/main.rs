@@ -60,9 +60,10 @@ fn may_skip(monitor: &Monitor) -> bool {
     may_hide() || preempts_fully() && monitor.tier().tier != Tier::TpBtf
 }
 
-/// Whether the kernel says how many hooks it skipped: of fentry always, of tracepoints since 6.7.
+/// Whether what this tier misses is told as a loss. Before 6.7 the kernel does not say which tracepoints it skips.
 fn tells_skips(monitor: &Monitor) -> bool {
-    monitor.tier().tier != Tier::Tracepoint || kernel() >= (6, 7)
+    let skips_tracepoints = preempts_fully() && monitor.tier().tier == Tier::Tracepoint;
+    !skips_tracepoints || kernel() >= (6, 7)
 }
 
 /// The version of the running kernel.

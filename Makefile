@@ -9,9 +9,12 @@ CRD := crds/maplatencyprobes.maplatency.dev.yaml
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
+METRICS := docs/metrics.md
+PRINT_METRICS = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- metrics > target/metrics.md
+
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
-.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds fmt clean
+.PHONY: help setup demo check test vm-test vm-count bench accuracy aggregation crds metrics fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,6 +33,8 @@ check: ## Format, lints, generated files, licences
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(PRINT_CRD)
 	@diff -u $(CRD) target/crd.yaml || { echo "error: $(CRD) differs from the Rust types; run: make crds" >&2; exit 1; }
+	$(PRINT_METRICS)
+	@diff -u $(METRICS) target/metrics.md || { echo "error: $(METRICS) differs from the catalogue; run: make metrics" >&2; exit 1; }
 	@scripts/licences.sh
 
 test: ## Build and run all tests, against the running kernel and a real API server (as root)
@@ -75,6 +80,11 @@ crds: ## Write crds/ from the Rust types
 	@scripts/setup.sh check
 	$(PRINT_CRD)
 	mkdir -p $(dir $(CRD)) && cp target/crd.yaml $(CRD)
+
+metrics: ## Write docs/metrics.md from the catalogue of metrics
+	@scripts/setup.sh check
+	$(PRINT_METRICS)
+	cp target/metrics.md $(METRICS)
 
 fmt: ## Format the Rust code
 	cargo fmt --all

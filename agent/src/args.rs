@@ -6,6 +6,7 @@
 
 mod budget;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,8 +115,10 @@ Exit codes:
 
 const SERVE_NOTES: &str = "\
 The agent goes on measuring while it has no connection. It connects again
-after a random time of at most half a second, which doubles with every failure
-up to 15 seconds. What it reports are totals since it started, so a report
+after a random time of at most half a second, and then of at most one second
+for as long as another operator may take over (20 s); later that doubles with
+every failure up to 15 seconds. Where the kernel refuses its probes it tells
+the operator why, and tries again every minute. What it reports are totals since it started, so a report
 that is lost loses no counts.
 
 Needs:
@@ -257,6 +260,10 @@ pub struct ServeArgs {
         default_value = "512MiB"
     )]
     pub memory_budget: MemoryBudget,
+
+    /// Address to answer on for /metrics, over plain HTTP [default: none].
+    #[arg(long, env = "MAPLATENCY_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
+    pub http_listen: Option<SocketAddr>,
 
     /// Report without TLS and without proof of who reports.
     ///

@@ -1,7 +1,7 @@
 //! A cluster of parts that run on one machine: a real API server, the real operator, and real agents started as
 //! a kubelet would start them.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
 
 use crate::controlplane::ControlPlane;
 use crate::process::{Daemon, workspace_binary};
+use crate::replicas::free_port;
 use crate::{crd, wait, workspace};
 
 /// The operator's namespace.
@@ -31,12 +32,21 @@ pub struct Cluster {
     control_plane: ControlPlane,
     client: Client,
     listen: SocketAddr,
+    http: SocketAddr,
+    agent_http: Option<SocketAddr>,
     folder: tempfile::TempDir,
 }
 
 impl Cluster {
     /// Starts it with the resource's definition, the namespace, and nodes of these names and labels.
     pub async fn start(nodes: &[(&str, &[(&str, &str)])]) -> Result<Self> {
+        let mut cluster = Self::without_operator(nodes).await?;
+        cluster.start_operator()?;
+        Ok(cluster)
+    }
+
+    /// The same without an operator.
+    pub async fn without_operator(nodes: &[(&str, &[(&str, &str)])]) -> Result<Self> {
         let control_plane = ControlPlane::start().await?;
         let client = control_plane.client();
         crd::install(&client, &workspace().join("crds")).await?;
@@ -65,33 +75,57 @@ impl Cluster {
                 .create(&PostParams::default(), &node)
                 .await?;
         }
-        // Bound for a moment only; the operator binds it again, also after a restart.
-        let listen = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut cluster = Self {
+        Ok(Self {
             operator: None,
             control_plane,
             client,
-            listen,
+            listen: free_port()?,
+            http: free_port()?,
+            agent_http: None,
             folder: tempfile::tempdir()?,
-        };
-        cluster.start_operator()?;
-        Ok(cluster)
+        })
     }
 
     /// Starts the operator, again after [`Self::kill_operator`].
     pub fn start_operator(&mut self) -> Result<()> {
+        let url = format!("http://{}", self.listen);
+        let mut command = self.operator_command(self.listen, &url)?;
+        command
+            .args(["--http-listen", &self.http.to_string()])
+            // After a kill nobody waits for the lease to run out.
+            .args(["--leader-elect", "false"]);
+        let log = self.folder.path().join("operator.log");
+        self.operator = Some(Daemon::spawn("the operator", command, &log)?);
+        Ok(())
+    }
+
+    /// The command of an operator that listens there and tells agents that URL.
+    pub fn operator_command(&self, listen: SocketAddr, url: &str) -> Result<Command> {
         let mut command = Command::new(workspace_binary("maplatency-operator")?);
         command
             .args(["run", "--insecure-plaintext", "--namespace", NAMESPACE])
-            .args(["--listen", &self.listen.to_string()])
-            .args(["--agent-operator-url", &format!("http://{}", self.listen)])
+            .args(["--listen", &listen.to_string()])
+            .args(["--agent-operator-url", url])
             .args(["--report-period", "1s"])
             // Proxies, flags and log filters of whoever runs the test are not part of the cluster.
             .env_clear()
             .env("KUBECONFIG", self.control_plane.kubeconfig());
-        let log = self.folder.path().join("operator.log");
-        self.operator = Some(Daemon::spawn("the operator", command, &log)?);
-        Ok(())
+        if let Some(address) = self.agent_http {
+            command.args(["--agent-http-listen", &address.to_string()]);
+        }
+        Ok(command)
+    }
+
+    /// Where the operator answers for health and metrics.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Lets agents export metrics; gives where. Of several agents on this machine only one can.
+    pub fn export_agent(&mut self) -> Result<SocketAddr> {
+        let address = free_port()?;
+        self.agent_http = Some(address);
+        Ok(address)
     }
 
     /// Kills the operator as a crash would.
@@ -176,10 +210,23 @@ impl Cluster {
 
     /// Starts the real agent on a node with what the DaemonSet's pod template says.
     pub async fn start_agent(&self, node: &str) -> Result<Daemon> {
+        self.start_agent_with(node, &[]).await
+    }
+
+    /// The same through another program, which is to run what follows its arguments.
+    pub async fn start_agent_with(&self, node: &str, through: &[&str]) -> Result<Daemon> {
         let template = self.daemon_set().await?.spec.context("a spec")?.template;
         let pod = template.spec.context("a pod spec")?;
         let container = pod.containers.first().context("a container")?;
-        let mut command = Command::new(workspace_binary("maplatency-agent")?);
+        let agent = workspace_binary("maplatency-agent")?;
+        let mut command = match through {
+            [] => Command::new(agent),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(agent);
+                command
+            }
+        };
         // A container has the variables of its template alone.
         command.env_clear();
         let mut variables = Vec::new();

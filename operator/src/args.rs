@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 /// Port on which agents find the operator.
 const PORT: u16 = 7443;
@@ -49,6 +49,9 @@ brings TLS and agent identities.";
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Print docs/metrics.md: what operator and agent export to Prometheus.
+    #[command(hide = true)]
+    Metrics,
     /// Print the CustomResourceDefinition as YAML.
     ///
     /// To install it: maplatency-operator crd | kubectl apply --server-side -f -
@@ -110,6 +113,60 @@ pub struct RunArgs {
     )]
     pub report_period: Duration,
 
+    /// Address to answer on for /healthz, /readyz and /metrics, over plain HTTP.
+    #[arg(
+        long,
+        env = "MAPLATENCY_HTTP_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub http_listen: SocketAddr,
+
+    /// Address for agents to answer on for /metrics [default: they do not].
+    #[arg(
+        long,
+        env = "MAPLATENCY_AGENT_HTTP_LISTEN",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub agent_http_listen: Option<SocketAddr>,
+
+    /// Label of nodes by whose value latencies are told apart in metrics.
+    #[arg(
+        long,
+        env = "MAPLATENCY_NODE_CLASS_LABEL",
+        value_name = "LABEL",
+        default_value = "node.kubernetes.io/instance-type"
+    )]
+    pub node_class_label: String,
+
+    /// Whether to work only while holding the Lease maplatency-operator, so that one of several operators leads.
+    ///
+    /// With false no second operator may run in the cluster.
+    #[arg(
+        long,
+        env = "MAPLATENCY_LEADER_ELECT",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set
+    )]
+    pub leader_elect: bool,
+
+    /// After so long without news of the leader another operator takes over; from 3s to 10m, in whole seconds.
+    ///
+    /// A leader renews every sixth of it, and ends if that did not work for two thirds of it.
+    #[arg(
+        long,
+        env = "MAPLATENCY_LEASE_DURATION",
+        value_name = "DURATION",
+        default_value = "6s",
+        value_parser = lease_duration
+    )]
+    pub lease_duration: Duration,
+
+    /// Name of this process among operators [default: the host's name and a random number].
+    #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = process_name)]
+    pub name: Option<String>,
+
     /// Form of the log on stderr.
     #[arg(long, env = "MAPLATENCY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -151,6 +208,25 @@ fn report_period(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let lease = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    let fits = (Duration::from_secs(3)..=Duration::from_mins(10)).contains(&lease);
+    if fits && lease.subsec_nanos() == 0 {
+        Ok(lease)
+    } else {
+        Err("write a duration from 3s to 10m, in whole seconds".to_owned())
+    }
+}
+
+fn process_name(text: &str) -> Result<String, String> {
+    let fits = (1..=253).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_graphic());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("write the name of the pod: 1 to 253 printable characters".to_owned())
+    }
+}
+
 fn operator_url(text: &str) -> Result<String, String> {
     maplatency_proto::operator_url(text).map(|_| text.to_owned())
 }
@@ -176,7 +252,7 @@ mod tests {
         let line = ["maplatency-operator", "run"].iter().chain(arguments);
         match Args::try_parse_from(line)?.command {
             Command::Run(run) => Ok(*run),
-            Command::Crd => unreachable!("`run` was asked for"),
+            Command::Crd | Command::Metrics => unreachable!("`run` was asked for"),
         }
     }
 
@@ -209,6 +285,10 @@ mod tests {
                 "http://maplatency-operator",
             ),
             ("--agent-operator-url", "x", "http://maplatency-operator"),
+            ("--lease-duration", "2s", "from 3s to 10m"),
+            ("--lease-duration", "3500ms", "in whole seconds"),
+            ("--leader-elect", "maybe", "true, false"),
+            ("--http-listen", "8080", "invalid socket address"),
             ("--agent-operator-url", "http://x:0", "port 0 is no port"),
             (
                 "--agent-operator-url",

@@ -109,8 +109,9 @@ impl Conversation {
             kernel,
             boot_id: _,
             tier,
+            problem,
         } = &hello;
-        info!(%node, %epoch, %version, %kernel, %tier, "Agent connected");
+        info!(%node, %epoch, %version, %kernel, %tier, problem, "Agent connected");
         Ok(Self {
             session: fleet.connect(hello),
             fleet,
@@ -149,9 +150,10 @@ impl Conversation {
             info!(%node, "Agent left");
             return Ok(None);
         };
-        match checked(message)
-            .inspect_err(|e| warn!(%node, error = e.message(), "Refused a message"))?
-        {
+        match checked(message).inspect_err(|e| {
+            self.fleet.refused();
+            warn!(%node, error = e.message(), "Refused a message");
+        })? {
             AgentMessage::Report(report) => Ok(Some(report)),
             AgentMessage::Hello(_) => {
                 Err(Status::invalid_argument("hello is only the first message"))

@@ -6,13 +6,18 @@
 //!                ▼
 //! gateway ←─→ fleet ─→ probe (status)
 //! ```
+//!
+//! All of that happens in the one process that leads ([`leader`]); others answer health checks ([`http`]).
 
 pub mod agents;
 pub mod args;
 pub mod chain;
 pub mod fleet;
 pub mod gateway;
+pub mod http;
 pub mod inventory;
+pub mod leader;
+pub mod metrics;
 pub mod placement;
 pub mod probe;
 
@@ -22,6 +27,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use futures::{Stream, StreamExt as _, stream};
+use kube::client::ClientBuilder;
 use kube::runtime::{Controller, controller, watcher};
 use kube::{Api, Client};
 use maplatency_core::MapLatencyProbe;
@@ -36,6 +42,9 @@ use crate::agents::{Agents, Settings};
 use crate::args::{LogFormat, RunArgs};
 use crate::chain::chain;
 use crate::fleet::Fleet;
+use crate::http::Health;
+use crate::leader::{Candidate, Fence, Leadership, Lost, Terms};
+use crate::metrics::Metrics;
 
 /// How long streams may take to end after a signal.
 const GRACE: Duration = Duration::from_secs(1);
@@ -75,6 +84,13 @@ pub fn print_crd() -> anyhow::Result<()> {
         .context("could not print the definition")
 }
 
+/// Prints the page on metrics.
+pub fn print_metrics() -> anyhow::Result<()> {
+    std::io::stdout()
+        .write_all(maplatency_metrics::docs::page().as_bytes())
+        .context("could not print the page")
+}
+
 /// Runs the operator until a signal ends it.
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
     log_to_stderr(&args)?;
@@ -99,59 +115,153 @@ fn log_to_stderr(args: &RunArgs) -> anyhow::Result<()> {
 
 async fn serve(args: RunArgs) -> anyhow::Result<()> {
     let terminated = terminated()?;
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        listen = %args.listen,
-        agent_operator_url = args.operator_url(),
-        namespace = args.namespace,
-        agent_image = args.agent_image,
-        report_period = %humantime::format_duration(args.report_period),
-        "Starting"
-    );
-    warn!(
-        "Agents are served in plaintext and without identities (--insecure-plaintext); for trials only"
-    );
-    let client = Client::try_default()
-        .await
-        .context("could not find an API server")?;
+    tell(&args);
+    let fleet = Arc::new(Fleet::new(args.report_period, unix_milliseconds()));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&fleet)));
+    let terms = Terms {
+        lease: args.lease_duration,
+    };
+    let leadership = if args.leader_elect {
+        Leadership::none()
+    } else {
+        Leadership::unopposed()
+    };
+    let (client, mut candidate) = clients(&args, terms, &leadership).await?;
+    let health = Health {
+        leadership,
+        terms,
+        metrics: Arc::clone(&metrics),
+    };
+    let http_listener = http::listen(args.http_listen).await?;
+    let mut http = std::pin::pin!(http::serve(http_listener, health));
+    let mut terminated = std::pin::pin!(terminated);
+    tokio::select! {
+        () = acquire(candidate.as_mut()) => (),
+        ended = &mut http => return ended,
+        () = &mut terminated => {
+            info!("Ended");
+            return Ok(());
+        }
+    }
+    // Only now, so that agents find nobody at the port of an operator that stands by.
     let listener = TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("could not listen on {}", args.listen))?;
-    let fleet = Arc::new(Fleet::new(args.report_period, unix_milliseconds()));
     let (placed_sender, placed) = watch::channel(0);
     let (close, closed) = oneshot::channel();
     let agents = Agents::new(
         client.clone(),
         Settings {
             operator_url: args.operator_url(),
-            namespace: args.namespace,
+            namespace: args.namespace.clone(),
             image: args.agent_image,
+            http_listen: args.agent_http_listen,
         },
     );
     let mut gateway = std::pin::pin!(gateway(
         listener,
         Arc::clone(&fleet),
         placed.clone(),
+        Arc::clone(&metrics),
         closed
     ));
     // Kubernetes restarts only a process that exits, so no long-lived task runs detached.
     tokio::select! {
-        ended = placement::run(client.clone(), &fleet, agents, placed_sender) => {
+        ended = placement::run(client.clone(), &fleet, agents, &args.node_class_label, &metrics, placed_sender) => {
             ended.context("could not place probes")?;
         }
-        () = statuses(client, Arc::clone(&fleet), placed) => (),
+        () = statuses(client, Arc::clone(&fleet), Arc::clone(&metrics), placed) => (),
         ended = &mut gateway => ended?,
-        () = terminated => {
+        ended = &mut http => ended?,
+        lost = keep(candidate.as_mut()) => return Err(lost.into()),
+        () = &mut terminated => {
             info!("Ending");
             fleet.close();
             _ = close.send(());
             // A stream that does not end in time is cut off; its agent finds the next operator all the same.
             _ = timeout(GRACE, gateway).await;
+            if let Some(candidate) = &mut candidate {
+                candidate.release().await;
+            }
             info!("Ended");
             return Ok(());
         }
     }
     bail!("a long-lived task ended early")
+}
+
+/// Logs what was asked for.
+fn tell(args: &RunArgs) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %args.listen,
+        agent_operator_url = args.operator_url(),
+        namespace = args.namespace,
+        agent_image = args.agent_image,
+        http_listen = %args.http_listen,
+        leader_elect = args.leader_elect,
+        lease_duration = %humantime::format_duration(args.lease_duration),
+        report_period = %humantime::format_duration(args.report_period),
+        "Starting"
+    );
+    warn!(
+        "Agents are served in plaintext and without identities (--insecure-plaintext); for trials only"
+    );
+}
+
+/// A client that writes only while this process leads, and one that stands for leader where there is an election.
+async fn clients(
+    args: &RunArgs,
+    terms: Terms,
+    leadership: &Leadership,
+) -> anyhow::Result<(Client, Option<Candidate>)> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("could not find an API server")?;
+    // What fails is repeated by whoever wanted it, at its own pace and only while this process leads.
+    config.default_retry = false;
+    let candidate = if args.leader_elect {
+        let client = Client::try_from(config.clone())?;
+        let name = args.name.clone().unwrap_or_else(host_name);
+        // A container that is started again has the same name, and must not take itself for the one before.
+        let me = format!("{name}_{:016x}", rand::random::<u64>());
+        let leadership = leadership.clone();
+        Some(Candidate::new(
+            client,
+            &args.namespace,
+            me,
+            terms,
+            leadership,
+        ))
+    } else {
+        None
+    };
+    let client = ClientBuilder::try_from(config)?
+        .with_layer(&Fence(leadership.clone()))
+        .build();
+    Ok((client, candidate))
+}
+
+/// Returns when this process leads; without an election at once.
+async fn acquire(candidate: Option<&mut Candidate>) {
+    if let Some(candidate) = candidate {
+        candidate.acquire().await;
+    }
+}
+
+/// Returns when this process leads no more.
+async fn keep(candidate: Option<&mut Candidate>) -> Lost {
+    let Some(candidate) = candidate else {
+        return std::future::pending().await;
+    };
+    match candidate.keep().await {
+        Err(lost) => lost,
+    }
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
 }
 
 /// Serves agents, once it is known what they are to measure: an agent that finds its probes unknown would have
@@ -160,6 +270,7 @@ async fn gateway(
     listener: TcpListener,
     fleet: Arc<Fleet>,
     mut placed: watch::Receiver<u64>,
+    metrics: Arc<Metrics>,
     closed: oneshot::Receiver<()>,
 ) -> anyhow::Result<()> {
     let address = listener
@@ -170,6 +281,7 @@ async fn gateway(
         .await
         .context("placement ended")?;
     info!(%address, "Serving agents");
+    metrics.now_serves();
     let shutdown = async { _ = closed.await };
     gateway::serve(listener, fleet, shutdown)
         .await
@@ -177,10 +289,20 @@ async fn gateway(
 }
 
 /// Keeps the status of every probe up to date.
-async fn statuses(client: Client, fleet: Arc<Fleet>, placed: watch::Receiver<u64>) {
+async fn statuses(
+    client: Client,
+    fleet: Arc<Fleet>,
+    metrics: Arc<Metrics>,
+    placed: watch::Receiver<u64>,
+) {
     let probes: Api<MapLatencyProbe> = Api::all(client.clone());
     let controller = Controller::new(probes, watcher::Config::default());
-    let context = Arc::new(probe::Context::new(client, fleet, controller.store()));
+    let context = Arc::new(probe::Context::new(
+        client,
+        fleet,
+        metrics,
+        controller.store(),
+    ));
     controller
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_all_on(changes(placed))

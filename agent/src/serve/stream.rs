@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use maplatency_proto::wire::gateway_client::GatewayClient;
@@ -19,10 +20,10 @@ use super::report::{self, Generation, Refused};
 use crate::monitor::{Monitor, MonitorError, ProbeRequest, Snapshot};
 
 /// Longest time until the operator answers hello.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
 /// Periods, and at least a time, after which a report without an answer ends the stream.
-const PATIENCE_PERIODS: u32 = 5;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_PERIODS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A slice that comes so much early still counts as on time.
 const EARLY: Duration = Duration::from_millis(250);
 /// Messages that may wait: hello, and one report in flight.
@@ -74,6 +75,16 @@ pub struct Session<'a> {
     /// When the newest reported snapshot was taken.
     reported: Duration,
     plan: Plan,
+    told: Arc<Told>,
+}
+
+/// What the streams of this process did, for its metrics.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Whether the operator has answered on the present stream.
+    pub connected: AtomicBool,
+    /// Reports that were sent.
+    pub reports: AtomicU64,
 }
 
 /// What the agent was asked to measure.
@@ -134,7 +145,15 @@ impl<'a> Session<'a> {
             sequence: 0,
             reported: Duration::ZERO,
             plan: Plan::default(),
+            told: Arc::default(),
         }
+    }
+
+    /// Notes what it does in `told`.
+    #[must_use]
+    pub fn telling(mut self, told: Arc<Told>) -> Self {
+        self.told = told;
+        self
     }
 
     /// Runs one stream until it ends.
@@ -152,6 +171,7 @@ impl<'a> Session<'a> {
             Ok(inbound) => self.exchange(inbound, &mut state).await,
             Err(reason) => reason,
         };
+        self.told.connected.store(false, Ordering::Relaxed);
         End {
             reason,
             was_acknowledged: state.acknowledged,
@@ -212,6 +232,7 @@ impl<'a> Session<'a> {
                 }
                 self.assign(assignment)?;
                 state.assigned = true;
+                self.told.connected.store(true, Ordering::Relaxed);
             }
             OperatorMessage::Ack(sequence) => {
                 if state.in_flight.take_if(|it| it.0 == sequence).is_some() {
@@ -293,6 +314,7 @@ impl<'a> Session<'a> {
         send(state, wire::AgentMessage { kind: Some(kind) })?;
         self.reported = snapshot.taken;
         state.reported = true;
+        self.told.reports.fetch_add(1, Ordering::Relaxed);
         let patience = (self.plan.period * PATIENCE_PERIODS).max(PATIENCE);
         state.in_flight = Some((self.sequence, Instant::now() + patience));
         debug!(

@@ -1,6 +1,7 @@
 //! The DaemonSet as it should be, and what to write to get there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
@@ -30,6 +31,8 @@ pub struct Settings {
     pub image: String,
     /// URL that agents dial.
     pub operator_url: String,
+    /// Where agents answer for their metrics.
+    pub http_listen: Option<SocketAddr>,
 }
 
 /// What to write.
@@ -208,10 +211,12 @@ fn container(settings: &Settings) -> Container {
         "$(NODE_NAME)",
         "--insecure-plaintext",
     ];
+    let http_listen = settings.http_listen.map(|it| it.to_string());
+    let http = http_listen.iter().flat_map(|it| ["--http-listen", it]);
     Container {
         name: "agent".to_owned(),
         image: Some(settings.image.clone()),
-        args: Some(args.into_iter().map(str::to_owned).collect()),
+        args: Some(args.into_iter().chain(http).map(str::to_owned).collect()),
         env: Some(vec![EnvVar {
             name: "NODE_NAME".to_owned(),
             value_from: Some(EnvVarSource {

@@ -7,6 +7,7 @@ fn settings() -> Settings {
         namespace: "maplatency-system".to_owned(),
         image: "maplatency-agent:test".to_owned(),
         operator_url: "http://maplatency-operator.maplatency-system.svc:7443".to_owned(),
+        http_listen: None,
     }
 }
 

@@ -1,13 +1,12 @@
 //! The real Helm, in the oldest and the newest version that the chart supports.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::command::{self, Output};
+use crate::command::{self, Output, lines_of_script};
 use crate::workspace;
 
 /// Which Helm.
@@ -29,6 +28,17 @@ impl Version {
             Self::Newest => "4",
         }
     }
+
+    /// Its program, got with `scripts/helm.sh` unless it is there.
+    pub(crate) async fn program(self) -> Result<PathBuf> {
+        let script = workspace().join("scripts/helm.sh");
+        let run = move || lines_of_script(std::process::Command::new(script).arg(self.major()));
+        let lines = tokio::task::spawn_blocking(run)
+            .await
+            .context("the task that gets Helm")??;
+        let path = lines.last().context("helm.sh named no program")?;
+        Ok(PathBuf::from(path))
+    }
 }
 
 /// A Helm with folders of its own, so that repositories and plugins of the user change nothing.
@@ -45,27 +55,10 @@ pub fn chart() -> PathBuf {
 }
 
 impl Helm {
-    /// Finds it, or gets it with `scripts/helm.sh`. `kubeconfig` may name no file where no cluster is needed.
+    /// Finds it, or gets it. `kubeconfig` may name no file where no cluster is needed.
     pub async fn get(version: Version, kubeconfig: &Path) -> Result<Self> {
-        let script = workspace().join("scripts/helm.sh");
-        let output = Command::new(&script)
-            .arg(version.major())
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .with_context(|| format!("could not run {}", script.display()))?;
-        ensure!(
-            output.status.success(),
-            "{} ended with {}; its messages are above",
-            script.display(),
-            output.status
-        );
-        let text = String::from_utf8(output.stdout).context("helm.sh wrote no text")?;
-        let program = text.lines().last().context("helm.sh named no program")?;
         Ok(Self {
-            program: PathBuf::from(program),
+            program: version.program().await?,
             kubeconfig: kubeconfig.to_owned(),
             folder: tempfile::tempdir().context("could not make a folder for Helm")?,
         })

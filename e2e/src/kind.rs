@@ -24,8 +24,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tempfile::TempDir;
 
-pub use self::tools::Helm;
 use crate::command::{self, Output};
+use crate::helm::Version;
 use crate::wait;
 
 /// What the contexts of clusters that kind made begin with; the cluster's name follows.
@@ -123,10 +123,8 @@ impl KindCluster {
     }
 
     /// Runs Helm, of which the first run on a machine is fetched.
-    pub async fn helm(&self, version: Helm, arguments: &[&str]) -> Result<Output> {
-        let program = tokio::task::spawn_blocking(move || tools::helm(version))
-            .await
-            .context("the task that fetches Helm")??;
+    pub async fn helm(&self, version: Version, arguments: &[&str]) -> Result<Output> {
+        let program = version.program().await?;
         command::run(self.command(&program), arguments, "").await
     }
 

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use maplatency_e2e::kind::{Helm, KindCluster};
+use maplatency_e2e::helm::Version;
+use maplatency_e2e::kind::KindCluster;
 use maplatency_e2e::workspace;
 
 const NAMESPACE: &str = "maplatency-rig";
@@ -63,7 +64,10 @@ async fn both_versions_of_helm_install_a_chart() -> Result<()> {
         .path()
         .to_str()
         .context("the temporary folder is UTF-8")?;
-    for (version, name) in [(Helm::V3, "rig-three"), (Helm::V4, "rig-four")] {
+    for (version, name) in [
+        (Version::Oldest, "rig-three"),
+        (Version::Newest, "rig-four"),
+    ] {
         let install = ["install", name, path, "-n", NAMESPACE, "--create-namespace"];
         cluster.helm(version, &install).await?.ok()?;
 

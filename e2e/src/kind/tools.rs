@@ -1,4 +1,4 @@
-//! kind, kubectl and Helm: the ones of this machine, or ones that are built or fetched.
+//! kind and kubectl: the ones of this machine, or ones that are built.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,15 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{lines_of_script, output_of};
 use crate::workspace;
-
-/// A version of Helm that charts are tested with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Helm {
-    /// The oldest, 3.17.
-    V3,
-    /// The newest, 4.3.
-    V4,
-}
 
 /// The programs that a cluster is made with, and used with later.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,29 +33,25 @@ impl Tools {
     /// For the node image that is made here: of its versions.
     pub(super) fn of_own_image() -> Result<Self> {
         let kind = built("e2e/kind/build.sh", &["kind"], "kind")?;
-        let script = workspace().join("e2e/controlplane/build.sh");
-        let lines = lines_of_script(Command::new(script).arg("--node"))?;
-        let folder = lines.last().context("build.sh named no folder")?;
-        let kubectl = PathBuf::from(folder).join("kubectl");
+        let kubectl = of_control_plane(&["--node"])?;
         Ok(Self { kind, kubectl })
     }
 }
 
-/// The machine's kubectl, or one that is fetched.
+/// kubectl, as it is built along with other programs of Kubernetes.
+fn of_control_plane(arguments: &[&str]) -> Result<PathBuf> {
+    let script = workspace().join("e2e/controlplane/build.sh");
+    let lines = lines_of_script(Command::new(script).args(arguments))?;
+    let folder = lines.last().context("build.sh named no folder")?;
+    Ok(PathBuf::from(folder).join("kubectl"))
+}
+
+/// The machine's kubectl, or the one of the control plane of the other tests.
 pub(super) fn any_kubectl() -> Result<PathBuf> {
     match on_path("kubectl") {
         Some(kubectl) => Ok(kubectl),
-        None => built("e2e/kind/helm.sh", &[], "kubectl"),
+        None => of_control_plane(&[]),
     }
-}
-
-/// A Helm of that version; fetched if none was before.
-pub(super) fn helm(version: Helm) -> Result<PathBuf> {
-    let name = match version {
-        Helm::V3 => "helm3",
-        Helm::V4 => "helm4",
-    };
-    built("e2e/kind/helm.sh", &[], name)
 }
 
 /// A program on the path that really runs: some installers leave stubs.

@@ -253,8 +253,8 @@ async fn a_file_that_takes_no_more_ends_measuring_with_that_error() -> Result<()
         BufReader::new(fs::File::open(pipe)?).read_line(&mut line)
     });
     let file = OperationsFile::open(&path)?;
-    reader.join().expect("it does not panic")?;
     let monitor = Monitor::start_writing(TierChoice::Auto, Budget::default(), Some(file))?;
+    reader.join().expect("it does not panic")?;
     // More than is written at once.
     let mut caller = Caller::start(&job(1, 10_000))?;
     monitor.measure(vec![request(

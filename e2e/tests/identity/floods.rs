@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result, ensure};
 use futures::future::join_all;
 use maplatency_e2e::cluster::{Cluster, PATIENCE, Transport};
+use maplatency_e2e::wait;
 use maplatency_proto::{AgentMessage, MAX_MESSAGE_BYTES, wire};
 use rcgen::KeyPair;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,19 +51,21 @@ async fn an_agent_that_floods_or_sends_nonsense_is_cut_off_and_others_go_on() ->
         AgentMessage::Hello(super::shared::hello("node-b")).into(),
     ];
     for message in nonsense {
-        let mut bad = connected(&caller, &token).await?;
-        bad.outbound.send(message).await?;
-        let status = bad.end().await?;
-        ensure!(status.code() == Code::InvalidArgument, "{status}");
+        ends(&caller, &token, message, |it| {
+            it.code() == Code::InvalidArgument
+        })
+        .await?;
     }
     event(&cluster, "AgentRefusedNonsense").await?;
 
-    let mut bad = connected(&caller, &token).await?;
-    let token = "a".repeat(MAX_MESSAGE_BYTES + 1);
-    let kind = Some(wire::agent_message::Kind::Token(wire::Token { token }));
-    bad.outbound.send(wire::AgentMessage { kind }).await?;
-    let status = bad.end().await?;
-    ensure!(is_cut_off(&status, Code::OutOfRange), "{status}");
+    let long = "a".repeat(MAX_MESSAGE_BYTES + 1);
+    let kind = Some(wire::agent_message::Kind::Token(wire::Token {
+        token: long,
+    }));
+    ends(&caller, &token, wire::AgentMessage { kind }, |it| {
+        is_cut_off(it, Code::OutOfRange)
+    })
+    .await?;
     good.is_alive(3).await
 }
 
@@ -78,10 +81,20 @@ fn is_cut_off(status: &Status, reason: Code) -> bool {
     status.code() == reason || resets.contains(&status.code())
 }
 
-/// A stream of the bad one, once it may open one again.
-async fn connected(caller: &Caller, token: &str) -> Result<Stream> {
-    maplatency_e2e::wait::until("a stream of node-b", PATIENCE, async || {
-        Ok(Some(caller.stream(token, "node-b").await?))
+/// Sends a message as node-b until it ends the stream as expected: for a while after the flood the node may say nothing at
+/// all.
+async fn ends(
+    caller: &Caller,
+    token: &str,
+    message: wire::AgentMessage,
+    expected: impl Fn(&Status) -> bool,
+) -> Result<()> {
+    wait::until("the message to be refused", PATIENCE, async || {
+        let mut bad = caller.stream(token, "node-b").await?;
+        bad.outbound.send(message.clone()).await?;
+        let status = bad.end().await?;
+        ensure!(expected(&status), "{status}");
+        Ok(Some(()))
     })
     .await
 }

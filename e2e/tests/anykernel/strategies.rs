@@ -208,17 +208,18 @@ async fn what_batches_moved_is_estimated_and_readers_are_never_sampled() -> Resu
         let by_kernel: u64 = lookups.map(|it| it.1.until_user.count()).sum();
         (by_kernel, total(it).active_read.count())
     };
-    // The kernel side is a read behind the reader, which is timed by itself.
+    // If each counted for 64, the number would be a multiple of that for ever.
     let (probe, _) = snapshot(&monitor, "reads by the agent", "batches", |it| {
         let (by_kernel, by_reader) = seen_by(it);
-        by_reader >= 200 && by_kernel > 0
+        by_reader >= 200 && by_kernel % 64 != 0
     })
     .await?;
     let (by_kernel, by_reader) = seen_by(&probe);
     println!("{by_reader} active reads, of which the kernel side saw {by_kernel}");
     if !may_skip(&monitor) {
+        // The reader counts on while the kernel side is read, for up to half a second on a slow machine.
         assert!(
-            by_reader.abs_diff(by_kernel) <= 8,
+            by_reader.abs_diff(by_kernel) <= 50,
             "{by_kernel} of {by_reader}"
         );
     }

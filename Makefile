@@ -11,13 +11,16 @@ CHART_CRD := charts/maplatency/files/$(notdir $(CRD))
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
+METRICS := docs/metrics.md
+PRINT_METRICS = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- metrics > target/metrics.md
+
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
 KIND = $${CARGO_TARGET_DIR:-target}/debug/maplatency-kind
 # As above, for the features of the whole workspace.
 KIND_BUILD = cargo build --workspace --locked --bin maplatency-kind
 
-.PHONY: help setup demo check test cluster cluster-down cluster-test vm-test vm-count bench accuracy aggregation crds chart-readme images images-check fmt clean
+.PHONY: help setup demo check test cluster cluster-down cluster-test vm-test vm-count bench accuracy aggregation crds metrics chart-readme images images-check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,6 +41,8 @@ check: ## Format, lints, generated files, licences
 	@for crd in $(CRD) $(CHART_CRD); do \
 		diff -u $$crd target/crd.yaml || { echo "error: $$crd differs from the Rust types; run: make crds" >&2; exit 1; }; \
 	done
+	$(PRINT_METRICS)
+	@diff -u $(METRICS) target/metrics.md || { echo "error: $(METRICS) differs from the catalogue; run: make metrics" >&2; exit 1; }
 	@scripts/licences.sh
 
 test: ## Build and run all tests, against the running kernel and a real API server (as root)
@@ -113,6 +118,11 @@ images: ## Build the images of operator and agent, with docker
 images-check: ## Build the programs of the images twice, and compare the layers
 	@scripts/setup.sh images
 	@scripts/images.sh --check
+
+metrics: ## Write docs/metrics.md from the catalogue of metrics
+	@scripts/setup.sh check
+	$(PRINT_METRICS)
+	cp target/metrics.md $(METRICS)
 
 fmt: ## Format the Rust code
 	cargo fmt --all

@@ -6,6 +6,7 @@
 
 mod budget;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ Examples:
 
   Report to an operator, as the DaemonSet does
     maplatency-agent serve --node node-a \\
-      --operator https://maplatency-operator.maplatency-system.svc:7443";
+      --operator https://maplatency-gateway.maplatency-system.svc:7443";
 
 const RUN_NOTES: &str = "\
 Examples:
@@ -115,8 +116,10 @@ Exit codes:
 
 const SERVE_NOTES: &str = "\
 The agent goes on measuring while it has no connection. It connects again
-after a random time of at most half a second, which doubles with every failure
-up to 15 seconds. What it reports are totals since it started, so a report
+after a random time of at most half a second, and then of at most one second
+for as long as another operator may take over (20 s); later that doubles with
+every failure up to 15 seconds. Where the kernel refuses its probes it tells
+the operator why, and tries again every minute. What it reports are totals since it started, so a report
 that is lost loses no counts.
 
 It trusts the CAs in --operator-ca, and shows who it is by the token in
@@ -130,7 +133,7 @@ Needs:
 Examples:
   As the DaemonSet does
     maplatency-agent serve --node node-a \\
-      --operator https://maplatency-operator.maplatency-system.svc:7443
+      --operator https://maplatency-gateway.maplatency-system.svc:7443
 
   A trial with an operator on the same host
     maplatency-agent serve --operator http://127.0.0.1:7443 --node node-a \\
@@ -234,7 +237,7 @@ pub struct RunArgs {
 /// How to report to an operator. Every flag can be given as an environment variable.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct ServeArgs {
-    /// URL of the operator, such as https://maplatency-operator.maplatency-system.svc:7443.
+    /// URL of the operator, such as https://maplatency-gateway.maplatency-system.svc:7443.
     #[arg(long, env = "MAPLATENCY_OPERATOR", value_name = "URL", value_parser = operator_url)]
     pub operator: Uri,
 
@@ -282,6 +285,10 @@ pub struct ServeArgs {
         default_value = "512MiB"
     )]
     pub memory_budget: MemoryBudget,
+
+    /// Address to answer on for /metrics, over plain HTTP [default: none].
+    #[arg(long, env = "MAPLATENCY_HTTP_LISTEN", value_name = "ADDRESS:PORT")]
+    pub http_listen: Option<SocketAddr>,
 
     /// Report without TLS and without proof of who reports, to an operator on this host.
     ///
@@ -476,12 +483,12 @@ mod tests {
             ),
             (
                 "serve --node a --operator x:1",
-                "write a URL such as https://maplatency-operator",
+                "write a URL such as https://maplatency-gateway",
             ),
             ("serve --node a --operator http://x:0", "port 0 is no port"),
             (
                 "serve --node a --operator http://x:99999",
-                "write a URL such as https://maplatency-operator",
+                "write a URL such as https://maplatency-gateway",
             ),
             (
                 "serve --node a --operator http://x:1/metrics",

@@ -6,25 +6,37 @@
 
 pub mod backoff;
 pub mod dial;
+mod exported;
 pub mod report;
 pub mod stream;
+mod unable;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use maplatency_proto::{Hello, Transport};
+use tokio::net::TcpListener;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::args::ServeArgs;
 use crate::error::chain;
 use crate::host::Host;
+use crate::logging::brief_chain;
+use crate::monitor::Monitor;
 use crate::process::{self, Signals};
 use backoff::Backoff;
 use dial::Dialer;
+use exported::Exported;
 use stream::Session;
 
-/// Serves until a signal comes or measuring fails.
+/// Until it is tried again to measure a node where that failed.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// Serves until a signal comes, or measuring ends that had begun.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let host = Host::detect(Some(args.node.clone()))?;
     let transport = args.transport().map_err(anyhow::Error::msg)?;
@@ -39,19 +51,34 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 
 async fn serve_until_told(args: &ServeArgs, host: Host, dialer: &Dialer) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
-    let Some(monitor) =
-        process::start(&mut signals, args.tier.choice(), args.budget(), None).await?
-    else {
+    let exported = Arc::new(Exported::default());
+    let mut http = std::pin::pin!(http(args.http_listen, Arc::clone(&exported)));
+    let started = tokio::select! {
+        started = start(args, &host, dialer, &mut signals) => started?,
+        ended = &mut http => return ended,
+    };
+    let Some(monitor) = started else {
         return Ok(());
     };
-    let hello = hello(host, &monitor.tier().to_string());
+    let hello = hello(&host, &monitor.tier().to_string(), None);
     info!(operator = %args.operator, node = %hello.node, epoch = %hello.epoch, tier = %hello.tier, "Starting");
-    let mut session = Session::new(hello, &monitor);
+    let mut session = Session::new(hello, &monitor).telling(exported.told());
+    exported.measures(monitor.tier().tier);
     let mut snapshots = monitor.snapshots();
+    let exports = args.http_listen.is_some();
+    let measuring = async {
+        while snapshots.changed().await.is_ok() {
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            if exports {
+                exported.take(snapshot);
+            }
+        }
+    };
     let was_told = tokio::select! {
         never = keep_connected(dialer, &mut session) => match never {},
-        () = async { while snapshots.changed().await.is_ok() {} } => false,
+        () = measuring => false,
         () = signals.told_to_end() => true,
+        ended = &mut http => return ended,
     };
     process::stop(monitor).await?;
     if !was_told {
@@ -61,12 +88,65 @@ async fn serve_until_told(args: &ServeArgs, host: Host, dialer: &Dialer) -> anyh
     Ok(())
 }
 
-fn hello(host: Host, tier: &str) -> Hello {
+/// Starts measuring. Where the kernel does not let it, the operator is told, and it is tried again by and by: whoever
+/// changes that need not know of this agent. `None` when the process is told to end.
+async fn start(
+    args: &ServeArgs,
+    host: &Host,
+    dialer: &Dialer,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<Monitor>> {
+    let mut attempt = process::start(signals, args.tier.choice(), args.budget(), None).await;
+    loop {
+        let failure = match attempt {
+            Ok(started) => return Ok(started),
+            Err(failure) => failure,
+        };
+        let reason = brief_chain(&failure);
+        error!(
+            error = reason,
+            again = %humantime::format_duration(AGAIN),
+            "Cannot measure this node"
+        );
+        let hello = hello(host, "None", Some(&reason));
+        attempt = tokio::select! {
+            never = unable::tell(dialer, &hello) => match never {},
+            again = async {
+                tokio::select! {
+                    () = sleep(AGAIN) => (),
+                    () = signals.told_to_end() => return Ok(None),
+                }
+                process::start(signals, args.tier.choice(), args.budget(), None).await
+            } => again,
+        };
+    }
+}
+
+/// Answers for metrics, if that is asked for.
+async fn http(listen: Option<SocketAddr>, exported: Arc<Exported>) -> anyhow::Result<()> {
+    let Some(address) = listen else {
+        return std::future::pending().await;
+    };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.with_context(|| {
+        format!("could not listen on {address} for --http-listen; write another address or port")
+    })?;
+    let address = listener
+        .local_addr()
+        .context("could not read the address")?;
+    info!(%address, "Serving metrics");
+    let router = maplatency_metrics::http::router(exported);
+    maplatency_metrics::http::serve(listener, router)
+        .await
+        .context("the HTTP server failed")
+}
+
+fn hello(host: &Host, tier: &str, problem: Option<&str>) -> Hello {
     let Host {
         node,
         kernel,
         boot_id,
-    } = host;
+    } = host.clone();
     Hello {
         node,
         epoch: format!("{:032x}", rand::random::<u128>()),
@@ -75,6 +155,7 @@ fn hello(host: Host, tier: &str) -> Hello {
         boot_id,
         // Reasons of refused tiers are the kernel's words, and there may be several.
         tier: report::printable(tier),
+        problem: problem.map(report::printable),
     }
 }
 
@@ -86,7 +167,7 @@ async fn keep_connected(dialer: &Dialer, session: &mut Session<'_>) -> Infallibl
         if end.was_acknowledged {
             backoff.reset();
         }
-        let wait = backoff.next(&mut rand::rng());
+        let wait = backoff.next(Instant::now(), &mut rand::rng());
         let retry_in_milliseconds = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         warn!(
             error = chain(&end.reason),
@@ -109,7 +190,7 @@ mod tests {
             boot_id: "b007".to_owned(),
         };
         let tier = format!("TpBtf (Fentry refused: {}\n)", "no ".repeat(300));
-        let hello = hello(host, &tier);
+        let hello = hello(&host, &tier, Some(&tier));
         assert_eq!(Hello::try_from(wire::Hello::from(hello.clone())), Ok(hello));
     }
 }

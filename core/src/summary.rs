@@ -44,10 +44,10 @@ pub fn status(
     MapLatencyProbeStatus {
         observed_generation,
         conditions,
-        nodes,
         matched_maps: matched_maps(windows),
         sampled_one_in: sampled_one_in(windows),
-        summary: summary_text(windows, nodes),
+        summary: summary_text(windows, &nodes),
+        nodes,
         operations: operations(windows),
         slowest: slowest(windows),
         spikes: spikes(windows),
@@ -73,7 +73,7 @@ fn sampled_one_in(windows: &[NodeWindow]) -> Option<i64> {
     (highest > 1).then(|| highest.into())
 }
 
-fn summary_text(windows: &[NodeWindow], nodes: NodeCounts) -> SummaryText {
+fn summary_text(windows: &[NodeWindow], nodes: &NodeCounts) -> SummaryText {
     let mut reads = Histogram::new();
     for (key, counts) in windows.iter().flat_map(|it| &it.rows) {
         if key.operation.is_read() {

@@ -49,6 +49,8 @@ pub struct Cluster {
     client: Client,
     transport: Transport,
     listen: SocketAddr,
+    http: SocketAddr,
+    agent_http: Option<SocketAddr>,
     folder: tempfile::TempDir,
 }
 
@@ -60,6 +62,16 @@ impl Cluster {
 
     /// The same, with a choice of how agents and operator talk.
     pub async fn start_with(
+        nodes: &[(&str, &[(&str, &str)])],
+        transport: Transport,
+    ) -> Result<Self> {
+        let mut cluster = Self::without_operator(nodes, transport).await?;
+        cluster.start_operator()?;
+        Ok(cluster)
+    }
+
+    /// The same without an operator.
+    pub async fn without_operator(
         nodes: &[(&str, &[(&str, &str)])],
         transport: Transport,
     ) -> Result<Self> {
@@ -92,27 +104,41 @@ impl Cluster {
                 .await?;
         }
         kubelet::service_account(&client, NAMESPACE, AGENTS).await?;
-        let listen = free_address()?;
-        let mut cluster = Self {
+        Ok(Self {
             operator: None,
             control_plane,
             client,
             transport,
-            listen,
+            listen: free_port()?,
+            http: free_port()?,
+            agent_http: None,
             folder: tempfile::tempdir()?,
-        };
-        cluster.start_operator()?;
-        Ok(cluster)
+        })
     }
 
     /// Starts the operator, again after [`Self::kill_operator`].
     pub fn start_operator(&mut self) -> Result<()> {
-        self.operator = Some(self.start_replica("operator", self.listen)?);
+        self.operator = Some(self.start_alone("operator", self.listen, self.http)?);
         Ok(())
     }
 
-    /// Starts one more operator, on an address of its own.
-    pub fn start_replica(&self, name: &str, listen: SocketAddr) -> Result<Daemon> {
+    /// Starts one more operator, on an address of its own. It stands in no election, and works as if it were the only one.
+    pub fn start_another(&self, name: &str, listen: SocketAddr) -> Result<Daemon> {
+        self.start_alone(name, listen, free_port()?)
+    }
+
+    fn start_alone(&self, name: &str, listen: SocketAddr, http: SocketAddr) -> Result<Daemon> {
+        let mut command = self.operator_command(listen, listen)?;
+        command
+            .args(["--http-listen", &http.to_string()])
+            // After a kill nobody waits for the lease to run out.
+            .args(["--leader-elect", "false"]);
+        let log = self.folder.path().join(format!("{name}.log"));
+        Daemon::spawn("the operator", command, &log)
+    }
+
+    /// The command of an operator that listens on one address and tells agents to dial another.
+    pub fn operator_command(&self, listen: SocketAddr, dialed: SocketAddr) -> Result<Command> {
         let mut command = Command::new(workspace_binary("maplatency-operator")?);
         command.args(["run", "--namespace", NAMESPACE]);
         let scheme = match &self.transport {
@@ -127,18 +153,32 @@ impl Cluster {
         };
         command
             .args(["--listen", &listen.to_string()])
-            .args(["--agent-operator-url", &format!("{scheme}://{listen}")])
+            .args(["--agent-operator-url", &format!("{scheme}://{dialed}")])
             .args(["--report-period", "1s"])
             // Proxies, flags and log filters of whoever runs the test are not part of the cluster.
             .env_clear()
             .env("KUBECONFIG", self.control_plane.kubeconfig());
-        let log = self.folder.path().join(format!("{name}.log"));
-        Daemon::spawn("the operator", command, &log)
+        if let Some(address) = self.agent_http {
+            command.args(["--agent-http-listen", &address.to_string()]);
+        }
+        Ok(command)
     }
 
     /// Where the operator listens.
     pub fn address(&self) -> SocketAddr {
         self.listen
+    }
+
+    /// Where the operator answers for health and metrics.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Lets agents export metrics; gives where. Of several agents on this machine only one can.
+    pub fn export_agent(&mut self) -> Result<SocketAddr> {
+        let address = free_port()?;
+        self.agent_http = Some(address);
+        Ok(address)
     }
 
     /// The key by which the API server signs tokens of service accounts, as PEM.
@@ -228,6 +268,11 @@ impl Cluster {
 
     /// Starts the real agent on a node with what the DaemonSet's pod template says.
     pub async fn start_agent(&self, node: &str) -> Result<Daemon> {
+        self.start_agent_with(node, &[]).await
+    }
+
+    /// The same through another program, which is to run what follows its arguments.
+    pub async fn start_agent_with(&self, node: &str, through: &[&str]) -> Result<Daemon> {
         let volumes = self.renew_identity(node).await?;
         let identity = (volumes, self.identity_folder(node));
         start_agent(
@@ -235,6 +280,7 @@ impl Cluster {
             node,
             self.folder.path(),
             Some(&identity),
+            through,
         )
     }
 
@@ -265,17 +311,26 @@ impl Cluster {
 }
 
 /// Starts the real agent as a kubelet of `node` would, with its log in `folder`. `identity` has its projected volumes and the
-/// folder in which their files are.
+/// folder in which their files are. With `through`, that program is to run what follows its arguments.
 pub fn start_agent(
     set: &DaemonSet,
     node: &str,
     folder: &Path,
     identity: Option<&(Vec<Projected>, PathBuf)>,
+    through: &[&str],
 ) -> Result<Daemon> {
     let spec = set.spec.as_ref().context("a spec")?;
     let pod = spec.template.spec.as_ref().context("a pod spec")?;
     let container = pod.containers.first().context("a container")?;
-    let mut command = Command::new(workspace_binary("maplatency-agent")?);
+    let agent = workspace_binary("maplatency-agent")?;
+    let mut command = match through {
+        [] => Command::new(agent),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(agent);
+            command
+        }
+    };
     // A container has the variables of its template alone.
     command.env_clear();
     let mut variables = Vec::new();
@@ -313,9 +368,10 @@ pub fn start_agent(
     )
 }
 
-/// A loopback address that nobody uses. Bound for a moment only; the operator binds it again, also after a restart.
-pub fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+/// A loopback address that nobody uses. Bound for a moment only; an operator binds it again, also after a restart.
+pub fn free_port() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("could not find a free port")?;
+    Ok(listener.local_addr()?)
 }
 
 /// A probe as a user writes it.

@@ -137,8 +137,17 @@ pub const REPORTS: Metric = counter(
     "Reports of agents by what became of them.",
     &[label(
         "outcome",
-        "`new`, `repeated`, `went_backwards` (it counts; the window of a probe began anew), `superseded` (of a stream \
-         that another took over from) and `refused` (the message broke a rule or limit)",
+        "`new`, `repeated`, `went_backwards` (it counts; the window of a probe began anew) and `superseded` (of a stream \
+         that another took over from)",
+    )],
+);
+/// Agents turned away.
+pub const REFUSALS: Metric = counter(
+    "maplatency_agent_refusals_total",
+    "Connections, streams and messages that were refused, by reason.",
+    &[label(
+        "reason",
+        "`OtherNode`, `ExpiredToken`, `Nonsense`, `Flood` and others; docs/security.md lists them",
     )],
 );
 /// Cost of the costliest agent.
@@ -289,6 +298,7 @@ pub const OPERATOR: &[&Metric] = &[
     &PROBE_MAPS,
     &AGENTS,
     &REPORTS,
+    &REFUSALS,
     &HIGHEST_CPU,
     &HIGHEST_RSS,
     &HIGHEST_BPF,

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use maplatency_proto::Transport;
 use tonic::transport::Uri;
 
@@ -49,6 +49,9 @@ impl Args {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Print docs/metrics.md: what operator and agent export to Prometheus.
+    #[command(hide = true)]
+    Metrics,
     /// Print the CustomResourceDefinition as YAML.
     ///
     /// To install it: maplatency-operator crd | kubectl apply --server-side -f -
@@ -99,7 +102,7 @@ pub struct RunArgs {
     pub listen: Option<SocketAddr>,
 
     /// URL under which agents find this operator
-    /// [default: `https://maplatency-operator.<namespace>.svc:7443`].
+    /// [default: `https://maplatency-gateway.<namespace>.svc:7443`].
     ///
     /// Its host is among the names of the operator's certificate.
     #[arg(long, env = "MAPLATENCY_AGENT_OPERATOR_URL", value_name = "URL", value_parser = operator_url)]
@@ -183,6 +186,60 @@ pub struct RunArgs {
     )]
     pub report_period: Duration,
 
+    /// Address to answer on for /healthz, /readyz and /metrics, over plain HTTP.
+    #[arg(
+        long,
+        env = "MAPLATENCY_HTTP_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub http_listen: SocketAddr,
+
+    /// Address for agents to answer on for /metrics [default: they do not].
+    #[arg(
+        long,
+        env = "MAPLATENCY_AGENT_HTTP_LISTEN",
+        value_name = "ADDRESS:PORT"
+    )]
+    pub agent_http_listen: Option<SocketAddr>,
+
+    /// Label of nodes by whose value latencies are told apart in metrics.
+    #[arg(
+        long,
+        env = "MAPLATENCY_NODE_CLASS_LABEL",
+        value_name = "LABEL",
+        default_value = "node.kubernetes.io/instance-type"
+    )]
+    pub node_class_label: String,
+
+    /// Whether to work only while holding the Lease maplatency-operator, so that one of several operators leads.
+    ///
+    /// With false no second operator may run in the cluster.
+    #[arg(
+        long,
+        env = "MAPLATENCY_LEADER_ELECT",
+        value_name = "BOOL",
+        default_value_t = true,
+        action = ArgAction::Set
+    )]
+    pub leader_elect: bool,
+
+    /// After so long without news of the leader another operator takes over; from 3s to 10m, in whole seconds.
+    ///
+    /// A leader renews every sixth of it, and ends if that did not work for two thirds of it.
+    #[arg(
+        long,
+        env = "MAPLATENCY_LEASE_DURATION",
+        value_name = "DURATION",
+        default_value = "6s",
+        value_parser = lease_duration
+    )]
+    pub lease_duration: Duration,
+
+    /// Name of this process among operators [default: the host's name and a random number].
+    #[arg(long, env = "POD_NAME", value_name = "NAME", value_parser = process_name)]
+    pub name: Option<String>,
+
     /// Form of the log on stderr.
     #[arg(long, env = "MAPLATENCY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -204,7 +261,7 @@ impl RunArgs {
             if self.insecure_plaintext {
                 format!("http://127.0.0.1:{}", self.listen().port())
             } else {
-                format!("https://maplatency-operator.{}.svc:{PORT}", self.namespace)
+                format!("https://maplatency-gateway.{}.svc:{PORT}", self.namespace)
             }
         })
     }
@@ -221,7 +278,7 @@ impl RunArgs {
 
     /// Names of the operator's certificate.
     pub fn names(&self) -> Result<Names, String> {
-        let service = format!("maplatency-operator.{}.svc", self.namespace);
+        let service = format!("maplatency-gateway.{}.svc", self.namespace);
         let url: Uri = self.operator_url().parse().map_err(|it| format!("{it}"))?;
         let host = url.host().unwrap_or_default();
         let host = host
@@ -308,6 +365,25 @@ fn spread(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn lease_duration(text: &str) -> Result<Duration, String> {
+    let lease = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    let fits = (Duration::from_secs(3)..=Duration::from_mins(10)).contains(&lease);
+    if fits && lease.subsec_nanos() == 0 {
+        Ok(lease)
+    } else {
+        Err("write a duration from 3s to 10m, in whole seconds".to_owned())
+    }
+}
+
+fn process_name(text: &str) -> Result<String, String> {
+    let fits = (1..=253).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_graphic());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("write the name of the pod: 1 to 253 printable characters".to_owned())
+    }
+}
+
 fn operator_url(text: &str) -> Result<String, String> {
     maplatency_proto::operator_url(text).map(|_| text.to_owned())
 }
@@ -333,7 +409,9 @@ mod tests {
         let line = ["maplatency-operator", "run"].iter().chain(arguments);
         match Args::try_parse_from(line)?.command {
             Command::Run(run) => Ok(*run),
-            Command::Crd | Command::Test(_) => unreachable!("`run` was asked for"),
+            Command::Crd | Command::Metrics | Command::Test(_) => {
+                unreachable!("`run` was asked for")
+            }
         }
     }
 
@@ -346,7 +424,7 @@ mod tests {
         let here = run(&["--namespace", "measure"]).unwrap();
         assert_eq!(
             here.operator_url(),
-            "https://maplatency-operator.measure.svc:7443"
+            "https://maplatency-gateway.measure.svc:7443"
         );
         assert_eq!(here.listen().to_string(), "0.0.0.0:7443");
         here.check().unwrap();
@@ -354,7 +432,7 @@ mod tests {
         let there = run(&["--agent-operator-url", "https://127.0.0.1:9000"]).unwrap();
         assert_eq!(there.operator_url(), "https://127.0.0.1:9000");
         let names = format!("{:?}", there.names().unwrap());
-        for name in ["maplatency-operator.maplatency-system.svc\"", "127.0.0.1"] {
+        for name in ["maplatency-gateway.maplatency-system.svc\"", "127.0.0.1"] {
             assert!(names.contains(name), "{names}");
         }
     }
@@ -418,15 +496,19 @@ mod tests {
                 "9223372036854775807s",
                 "from 100ms to 10s",
             ),
-            ("--agent-operator-url", "x", "https://maplatency-operator"),
+            ("--agent-operator-url", "x", "https://maplatency-gateway"),
             ("--ca-lifetime", "1s", "from 3s to 3660days"),
             ("--certificate-lifetime", "20000days", "from 3s to 3660days"),
             ("--ca-spread", "2days", "from 1s to 24h"),
+            ("--lease-duration", "2s", "from 3s to 10m"),
+            ("--lease-duration", "3500ms", "in whole seconds"),
+            ("--leader-elect", "maybe", "true, false"),
+            ("--http-listen", "8080", "invalid socket address"),
             ("--agent-operator-url", "http://x:0", "port 0 is no port"),
             (
                 "--agent-operator-url",
                 "http://x:99999",
-                "https://maplatency-operator",
+                "https://maplatency-gateway",
             ),
             (
                 "--agent-operator-url",

@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
@@ -58,16 +59,17 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Nothing is looked at yet. The certificate goes to `served`.
+    /// Nothing is looked at yet. The certificate goes to `served`. What is yet to be made goes with `owner`.
     pub fn new(
         client: Client,
         namespace: &str,
+        owner: Option<OwnerReference>,
         terms: Terms,
         names: Names,
         served: Arc<Served>,
     ) -> Self {
         Self {
-            store: Store::new(client, namespace),
+            store: Store::new(client, namespace, owner),
             terms,
             names,
             served,

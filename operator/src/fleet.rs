@@ -6,11 +6,13 @@
 
 mod epoch;
 mod state;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use maplatency_core::agents::AgentFacts;
 use maplatency_core::node_window::NodeWindow;
 use maplatency_proto::{AssignedProbe, Assignment, Hello, Report};
@@ -18,6 +20,9 @@ use tokio::sync::watch;
 
 pub use state::Taken;
 use state::{SessionId, State};
+pub use tally::Tally;
+
+use crate::inventory::Rollout;
 
 /// Where one valid probe is to be measured.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +47,12 @@ pub struct View {
     pub connected: BTreeSet<String>,
     /// Selected nodes without a live agent.
     pub absent: BTreeSet<String>,
+    /// Selected nodes whose live agent has not reported for two periods, and when it did last.
+    pub stale: BTreeMap<String, Timestamp>,
+    /// Selected nodes whose live agent cannot load its probes, and why.
+    pub unable: BTreeMap<String, String>,
+    /// How far the agents' pods are. `None`: there is no DaemonSet.
+    pub rollout: Option<Rollout>,
     /// What agents cannot do, with their nodes.
     pub problems: Vec<(String, String)>,
     /// What was measured in the window, also by agents that have gone.
@@ -53,7 +64,13 @@ pub struct View {
 impl View {
     /// Number of selected nodes whose agent measures this generation.
     pub fn ready(&self) -> usize {
-        self.selected - self.connected.len() - self.absent.len()
+        let not = [
+            self.connected.len(),
+            self.absent.len(),
+            self.stale.len(),
+            self.unable.len(),
+        ];
+        self.selected - not.iter().sum::<usize>()
     }
 }
 
@@ -74,6 +91,21 @@ impl Fleet {
     /// Replaces all placements. Agents whose probes change get a new assignment.
     pub fn place(&self, placements: Placements) {
         self.lock().place(placements);
+    }
+
+    /// Sets which class the nodes are of; of some that is not known.
+    pub fn classify(&self, classes: BTreeMap<String, String>) {
+        self.lock().classify(classes);
+    }
+
+    /// Sets how far the agents' DaemonSet is.
+    pub fn deployed(&self, rollout: Option<Rollout>) {
+        self.lock().deployed(rollout);
+    }
+
+    /// What was counted since this operator began.
+    pub fn tally(&self) -> Tally {
+        self.lock().tally()
     }
 
     /// Opens a session. An older one of the same node ends.

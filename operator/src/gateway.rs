@@ -232,9 +232,10 @@ impl Conversation {
             kernel,
             boot_id: _,
             tier,
+            problem,
         } = &hello;
         let pod = standing.as_ref().map(|it| it.caller().pod.as_str());
-        info!(%node, pod, %epoch, %version, %kernel, %tier, "Agent connected");
+        info!(%node, pod, %epoch, %version, %kernel, %tier, problem, "Agent connected");
         Ok(Self {
             session: service.fleet.connect(hello),
             _seat: peer.map(|it| it.place.sit()),

@@ -97,6 +97,26 @@ pub enum Life {
     Deleting,
 }
 
+/// The agents' DaemonSet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deployed {
+    /// Without its status.
+    pub set: DaemonSet,
+    /// What matters of its status.
+    pub rollout: Rollout,
+}
+
+/// How far the agents' pods are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rollout {
+    /// Pods that there should be.
+    pub desired: i32,
+    /// Pods that run.
+    pub ready: i32,
+    /// Pods of the newest template.
+    pub updated: i32,
+}
+
 /// Labels of a node.
 pub type Labels = BTreeMap<String, String>;
 
@@ -107,8 +127,8 @@ pub struct Inventory {
     pub probes: Mirror<Probe>,
     /// Nodes by name.
     pub nodes: Mirror<Labels>,
-    /// The agents' DaemonSet, if there is one, without its status.
-    pub agents: Mirror<DaemonSet>,
+    /// The agents' DaemonSet, if there is one.
+    pub agents: Mirror<Deployed>,
 }
 
 impl Inventory {
@@ -134,10 +154,17 @@ impl Inventory {
     /// Takes an event of the agents' DaemonSet.
     pub fn agents(&mut self, event: Event<DaemonSet>) -> Change {
         self.agents.apply(event, |mut it| {
-            it.status = None;
+            let status = it.status.take().unwrap_or_default();
             it.metadata.managed_fields = None;
             it.metadata.resource_version = None;
-            it
+            Deployed {
+                set: it,
+                rollout: Rollout {
+                    desired: status.desired_number_scheduled,
+                    ready: status.number_ready,
+                    updated: status.updated_number_scheduled.unwrap_or_default(),
+                },
+            }
         })
     }
 }

@@ -9,6 +9,8 @@
 //!    │          └─ identity (tokens)
 //! authority (certificates) ─→ tls
 //! ```
+//!
+//! All of that happens in the one process that leads ([`leader`]); others answer health checks ([`http`]).
 
 pub mod agents;
 pub mod args;
@@ -16,50 +18,27 @@ pub mod authority;
 pub mod chain;
 pub mod fleet;
 pub mod gateway;
+pub mod http;
 pub mod identity;
 pub mod incoming;
 pub mod inventory;
+pub mod leader;
+pub mod metrics;
 pub mod owner;
 pub mod placement;
 pub mod probe;
+mod process;
 pub mod proof;
 pub mod refusals;
 pub mod tls;
+mod work;
 
-use std::convert::Infallible;
 use std::io::{IsTerminal as _, Write as _};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
-use futures::future::BoxFuture;
-use futures::{Stream, StreamExt as _, stream};
-use kube::runtime::{Controller, controller, watcher};
-use kube::{Api, Client};
-use maplatency_core::MapLatencyProbe;
-use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::agents::{AgentSettings, Agents, Settings};
 use crate::args::{LogFormat, RunArgs};
-use crate::authority::Keeper;
-use crate::chain::chain;
-use crate::fleet::Fleet;
-use crate::gateway::Gate;
-use crate::identity::{Admission, Reviewer};
-use crate::incoming::Limits;
-use crate::refusals::{Refusals, Teller};
-use crate::tls::Served;
-
-/// How long streams may take to end after a signal.
-const GRACE: Duration = Duration::from_secs(1);
-/// Statuses computed at once.
-const CONCURRENCY: u16 = 4;
 
 /// The `CustomResourceDefinition` as it is shipped.
 pub fn crd_yaml() -> anyhow::Result<String> {
@@ -94,12 +73,19 @@ pub fn print_crd() -> anyhow::Result<()> {
         .context("could not print the definition")
 }
 
+/// Prints the page on metrics.
+pub fn print_metrics() -> anyhow::Result<()> {
+    std::io::stdout()
+        .write_all(maplatency_metrics::docs::page().as_bytes())
+        .context("could not print the page")
+}
+
 /// Runs the operator until a signal ends it.
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
     log_to_stderr(&args)?;
     tokio::runtime::Runtime::new()
         .context("could not start the runtime")?
-        .block_on(serve(args))
+        .block_on(process::serve(args))
 }
 
 fn log_to_stderr(args: &RunArgs) -> anyhow::Result<()> {
@@ -114,205 +100,4 @@ fn log_to_stderr(args: &RunArgs) -> anyhow::Result<()> {
         LogFormat::Json => log.json().init(),
     }
     Ok(())
-}
-
-async fn serve(args: RunArgs) -> anyhow::Result<()> {
-    let terminated = terminated()?;
-    let agents = match &args.agent_settings {
-        Some(file) => AgentSettings::read(file)?,
-        None => AgentSettings::default(),
-    };
-    info!(
-        version = env!("CARGO_PKG_VERSION"),
-        listen = %args.listen(),
-        agent_operator_url = args.operator_url(),
-        namespace = args.namespace,
-        agent_image = args.agent_image,
-        agent_settings = ?agents,
-        report_period = %humantime::format_duration(args.report_period),
-        "Starting"
-    );
-    let client = Client::try_default()
-        .await
-        .context("could not find an API server")?;
-    let owner = match &args.deployment {
-        Some(name) => Some(owner::find(client.clone(), &args.namespace, name).await?),
-        None => None,
-    };
-    let listen = args.listen();
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("could not listen on {listen}"))?;
-    let fleet = Arc::new(Fleet::new(args.report_period, unix_milliseconds()));
-    let refusals = Arc::<Refusals>::default();
-    let security = Security::of(&args, &client)?;
-    let gate = Gate {
-        fleet: Arc::clone(&fleet),
-        admission: security.admission,
-        tls: security.tls,
-        limits: Limits::default(),
-        refusals: Arc::clone(&refusals),
-    };
-    let (placed_sender, placed) = watch::channel(0);
-    let (close, closed) = oneshot::channel();
-    let agents = Agents::new(
-        client.clone(),
-        Settings {
-            operator_url: args.operator_url(),
-            namespace: args.namespace.clone(),
-            image: args.agent_image.clone(),
-            insecure_plaintext: args.insecure_plaintext,
-            owner,
-            agents,
-        },
-    );
-    let teller = Teller::new(client.clone(), &args.namespace);
-    let mut gateway = std::pin::pin!(gateway(
-        listener,
-        gate,
-        placed.clone(),
-        security.ready,
-        closed
-    ));
-    // Kubernetes restarts only a process that exits, so no long-lived task runs detached.
-    tokio::select! {
-        ended = placement::run(client.clone(), &fleet, agents, placed_sender) => {
-            ended.context("could not place probes")?;
-        }
-        () = statuses(client, Arc::clone(&fleet), placed) => (),
-        ended = &mut gateway => ended?,
-        never = security.keeper => match never {},
-        never = refusals.tell(teller) => match never {},
-        () = terminated => {
-            info!("Ending");
-            fleet.close();
-            _ = close.send(());
-            // A stream that does not end in time is cut off; its agent finds the next operator all the same.
-            _ = timeout(GRACE, gateway).await;
-            info!("Ended");
-            return Ok(());
-        }
-    }
-    bail!("a long-lived task ended early")
-}
-
-/// How agents know the operator, and it them.
-struct Security {
-    admission: Admission,
-    tls: Option<TlsAcceptor>,
-    /// Whether there is a certificate to serve with, if one is needed.
-    ready: watch::Receiver<bool>,
-    /// Keeps the certificate in order.
-    keeper: BoxFuture<'static, Infallible>,
-}
-
-impl Security {
-    fn of(args: &RunArgs, client: &Client) -> anyhow::Result<Self> {
-        if args.insecure_plaintext {
-            warn!(
-                "Agents are served in plaintext and without identities (--insecure-plaintext): every program on this \
-                 host can report as any node; for trials on a single host only"
-            );
-            return Ok(Self {
-                admission: Admission::Anyone,
-                tls: None,
-                ready: watch::channel(true).1,
-                keeper: Box::pin(std::future::pending()),
-            });
-        }
-        let served = Arc::<Served>::default();
-        let names = args.names().map_err(anyhow::Error::msg)?;
-        let keeper = Keeper::new(
-            client.clone(),
-            &args.namespace,
-            args.terms(),
-            names,
-            Arc::clone(&served),
-        );
-        let (ready_sender, ready) = watch::channel(false);
-        Ok(Self {
-            admission: Admission::ByToken(Arc::new(Reviewer::new(client.clone(), &args.namespace))),
-            tls: Some(tls::acceptor(served).context("could not set up TLS")?),
-            ready,
-            keeper: Box::pin(keeper.run(ready_sender)),
-        })
-    }
-}
-
-/// Serves agents, once there is a certificate and it is known what they are to measure: an agent that finds its
-/// probes unknown would have its first report counted for nothing.
-async fn gateway(
-    listener: TcpListener,
-    gate: Gate,
-    mut placed: watch::Receiver<u64>,
-    mut ready: watch::Receiver<bool>,
-    closed: oneshot::Receiver<()>,
-) -> anyhow::Result<()> {
-    let address = listener
-        .local_addr()
-        .context("could not read the address")?;
-    placed
-        .wait_for(|it| *it > 0)
-        .await
-        .context("placement ended")?;
-    // In plaintext it was said at once, by someone who is gone.
-    if !*ready.borrow() {
-        ready
-            .wait_for(|it| *it)
-            .await
-            .context("the CA is kept no more")?;
-    }
-    info!(%address, tls = gate.tls.is_some(), "Serving agents");
-    let shutdown = async { _ = closed.await };
-    gateway::serve(listener, gate, shutdown)
-        .await
-        .context("the gRPC server failed")
-}
-
-/// Keeps the status of every probe up to date.
-async fn statuses(client: Client, fleet: Arc<Fleet>, placed: watch::Receiver<u64>) {
-    let probes: Api<MapLatencyProbe> = Api::all(client.clone());
-    let controller = Controller::new(probes, watcher::Config::default());
-    let context = Arc::new(probe::Context::new(client, fleet, controller.store()));
-    controller
-        .with_config(controller::Config::default().concurrency(CONCURRENCY))
-        .reconcile_all_on(changes(placed))
-        .run(probe::reconcile, probe::on_error, context)
-        .for_each(async |outcome| match outcome {
-            Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => (),
-            // Deleted between the event and the visit.
-            Err(controller::Error::ObjectNotFound(probe)) => debug!(%probe, "Probe is gone"),
-            Err(failure) => warn!(
-                error = chain(&failure),
-                "Could not watch probes; trying again"
-            ),
-        })
-        .await;
-}
-
-fn changes(receiver: watch::Receiver<u64>) -> impl Stream<Item = ()> + Send {
-    stream::unfold(receiver, async |mut receiver| {
-        receiver.changed().await.ok()?;
-        Some(((), receiver))
-    })
-}
-
-/// Resolves on SIGTERM and SIGINT.
-fn terminated() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => (),
-            _ = interrupt.recv() => (),
-        }
-    })
-}
-
-/// Rises over restarts, as revisions have to.
-fn unix_milliseconds() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -9,47 +9,55 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
-/// The client repeats requests for many minutes; a kubelet starts the operator again sooner.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::chain::chain;
 
-/// Why the owner is not known.
+/// Longest wait for one answer.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Pause after an attempt that failed.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// There is no such Deployment, or it may not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is none of that name, or it may not be read.
-    #[error(
-        "could not read deployment {name} in namespace {namespace}, which is to own the agents' DaemonSet (--deployment)"
-    )]
-    Read {
-        /// Its name.
-        name: String,
-        /// Where it was looked for.
-        namespace: String,
-        /// Why.
-        source: kube::Error,
-    },
-    /// The API server did not answer.
-    #[error("the API server did not answer about deployment {name} in time")]
-    Timeout {
-        /// Its name.
-        name: String,
-    },
+#[error(
+    "could not read deployment {name} in namespace {namespace}, which is to own the agents' DaemonSet (--deployment)"
+)]
+pub struct Error {
+    /// Its name.
+    name: String,
+    /// Where it was looked for.
+    namespace: String,
+    /// Why.
+    source: Box<kube::Error>,
 }
 
-/// A reference to a Deployment.
+/// A reference to a Deployment. Waits for an API server that cannot answer now.
 pub async fn find(client: Client, namespace: &str, name: &str) -> Result<OwnerReference, Error> {
     let api: Api<Deployment> = Api::namespaced(client, namespace);
-    let read = timeout(LIMIT, api.get(name))
-        .await
-        .map_err(|_| Error::Timeout {
-            name: name.to_owned(),
-        })?;
-    let deployment = read.map_err(|source| Error::Read {
-        name: name.to_owned(),
-        namespace: namespace.to_owned(),
-        source,
-    })?;
+    let deployment = loop {
+        match timeout(LIMIT, api.get(name)).await {
+            Ok(Ok(deployment)) => break deployment,
+            Ok(Err(source)) if refuses(&source) => {
+                return Err(Error {
+                    name: name.to_owned(),
+                    namespace: namespace.to_owned(),
+                    source: Box::new(source),
+                });
+            }
+            Ok(Err(failure)) => warn!(
+                name,
+                error = chain(&failure),
+                "Could not read the deployment; trying again"
+            ),
+            Err(_) => warn!(
+                name,
+                "The API server did not answer about the deployment in time; trying again"
+            ),
+        }
+        sleep(AGAIN).await;
+    };
     Ok(OwnerReference {
         api_version: "apps/v1".to_owned(),
         kind: "Deployment".to_owned(),
@@ -59,4 +67,9 @@ pub async fn find(client: Client, namespace: &str, name: &str) -> Result<OwnerRe
         block_owner_deletion: Some(false),
         controller: Some(false),
     })
+}
+
+/// Whether the answer is no, and would be the same again.
+fn refuses(failure: &kube::Error) -> bool {
+    matches!(failure, kube::Error::Api(status) if matches!(status.code, 400..=499) && status.code != 429)
 }

@@ -29,6 +29,7 @@ use crate::agents::{self, AgentSettings, Agents};
 use crate::chain::chain;
 use crate::fleet::{Fleet, Placement, Placements};
 use crate::inventory::{Change, Inventory, Labels, Life, Probe};
+use crate::metrics::Metrics;
 
 /// Changes come in bursts; one placement answers all of a burst.
 const BURST: Duration = Duration::from_millis(30);
@@ -45,6 +46,8 @@ pub async fn run(
     client: Client,
     fleet: &Fleet,
     mut agents: Agents,
+    class_label: &str,
+    metrics: &Metrics,
     placed: watch::Sender<u64>,
 ) -> Result<Infallible, WatchEnded> {
     let mut probes = pin!(events::<MapLatencyProbe>(
@@ -69,7 +72,7 @@ pub async fn run(
                 None
             }
             () = at(due) => {
-                due = step(&inventory, fleet, &mut agents, &placed).await;
+                due = step(&inventory, fleet, &mut agents, class_label, metrics, &placed).await;
                 None
             }
         };
@@ -86,13 +89,19 @@ async fn step(
     inventory: &Inventory,
     fleet: &Fleet,
     agents: &mut Agents,
+    class_label: &str,
+    metrics: &Metrics,
     placed: &watch::Sender<u64>,
 ) -> Option<Instant> {
     let (probes, nodes) = (inventory.probes.complete()?, inventory.nodes.complete()?);
+    metrics.keep_only(|name| probes.contains_key(name));
+    fleet.classify(classes(nodes, class_label));
     fleet.place(place(probes, nodes, agents.settings()));
     placed.send_modify(|it| *it += 1);
     // Agents that run are served first; where they run may take the API server a while.
-    let observed = inventory.agents.complete()?.values().next();
+    let deployed = inventory.agents.complete()?.values().next();
+    fleet.deployed(deployed.map(|it| it.rollout));
+    let observed = deployed.map(|it| &it.set);
     match agents.reconcile(probes.values(), observed).await {
         Ok(None) => None,
         Ok(Some(done)) => {
@@ -101,6 +110,7 @@ async fn step(
         }
         Err(failure) => {
             let again = agents.backoff();
+            metrics.failed("agents", failure.class());
             error!(
                 error = chain(&failure),
                 class = failure.class(),
@@ -143,6 +153,14 @@ pub fn place(
             };
             Some((probe.uid.clone(), placement))
         })
+        .collect()
+}
+
+/// The nodes that have the label, with its value.
+fn classes(nodes: &BTreeMap<String, Labels>, label: &str) -> BTreeMap<String, String> {
+    nodes
+        .iter()
+        .filter_map(|(node, labels)| Some((node.clone(), labels.get(label)?.clone())))
         .collect()
 }
 

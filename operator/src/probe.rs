@@ -3,9 +3,11 @@
 //! Reconciled on every change of the probe, after every placement, and once a second. Most visits find that
 //! nothing changed or that it is too early to write, and cost a look into a table ([`pace`]).
 //!
-//! Needs list and watch on `maplatencyprobes` and patch on `maplatencyprobes/status`.
+//! Needs list and watch on `maplatencyprobes`, patch on `maplatencyprobes/status`, and create and patch on events of
+//! events.k8s.io in the namespace `default`, where those of cluster-scoped objects belong.
 
 mod error;
+mod events;
 mod pace;
 mod status;
 
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
@@ -28,6 +31,7 @@ pub use status::{Finding, compute};
 
 use crate::chain::chain;
 use crate::fleet::Fleet;
+use crate::metrics::Metrics;
 
 /// Between two visits while agents report.
 const VISIT: Duration = Duration::from_secs(1);
@@ -43,6 +47,8 @@ pub struct Context {
     fleet: Arc<Fleet>,
     /// Every probe that there is.
     probes: Store<MapLatencyProbe>,
+    recorder: Recorder,
+    metrics: Arc<Metrics>,
     started: Instant,
     /// By uid.
     paces: Mutex<HashMap<String, Pace>>,
@@ -50,8 +56,15 @@ pub struct Context {
 
 impl Context {
     /// Begins now.
-    pub fn new(client: Client, fleet: Arc<Fleet>, probes: Store<MapLatencyProbe>) -> Self {
+    pub fn new(
+        client: Client,
+        fleet: Arc<Fleet>,
+        metrics: Arc<Metrics>,
+        probes: Store<MapLatencyProbe>,
+    ) -> Self {
         Self {
+            recorder: events::recorder(client.clone()),
+            metrics,
             client,
             fleet,
             probes,
@@ -110,6 +123,7 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     pace.looked(version, now);
     let settling = now.duration_since(ctx.started) < SETTLE;
     let status = compute(&probe, &finding, &seconds(Timestamp::now()));
+    ctx.metrics.computed(&probe.name_any(), &status);
     let news = match &probe.status {
         Some(before) if status::differs_in_cost_alone(before, &status) => pace.may_write_costs(now),
         before => before.as_ref() != Some(&status),
@@ -120,6 +134,14 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
         tell(&probe, &status);
         status::patch(&ctx.client, &probe, &status).await?;
         pace.wrote(&status, now);
+        ctx.metrics.wrote_status();
+        // The status stands; what fails here is not worth another one.
+        for event in events::transitions(probe.status.as_ref(), &status) {
+            if let Err(failure) = events::publish(&ctx.recorder, &probe, &event).await {
+                ctx.metrics.failed("event", failure.class());
+                warn!(error = chain(&failure), "Could not write an event");
+            }
+        }
     }
     ctx.keep_pace(&uid, pace);
     Ok(Action::requeue(VISIT))
@@ -130,7 +152,8 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     clippy::needless_pass_by_value,
     reason = "the controller calls it like this"
 )]
-pub fn on_error(probe: Arc<MapLatencyProbe>, failure: &Error, _: Arc<Context>) -> Action {
+pub fn on_error(probe: Arc<MapLatencyProbe>, failure: &Error, ctx: Arc<Context>) -> Action {
+    ctx.metrics.failed("probe", failure.class());
     warn!(
         probe = %probe.name_any(),
         class = failure.class(),

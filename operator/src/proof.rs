@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use crate::args::TestArgs;
-use crate::terminated;
+use crate::process::terminated;
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(500);

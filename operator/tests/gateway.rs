@@ -143,6 +143,7 @@ fn hello() -> Hello {
         kernel: "6.18".to_owned(),
         boot_id: "b007".to_owned(),
         tier: "Tracepoint".to_owned(),
+        problem: None,
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Hello {
     pub boot_id: String,
     /// How the agent measures on this kernel.
     pub tier: String,
+    /// Why it cannot measure at all, as a sentence for users. It sends no reports then.
+    pub problem: Option<String>,
 }
 
 impl TryFrom<wire::Hello> for Hello {
@@ -31,6 +33,7 @@ impl TryFrom<wire::Hello> for Hello {
             kernel,
             boot_id,
             tier,
+            problem,
         } = wire;
         let hexadecimal = |it: &str| it.len() == 32 && it.bytes().all(|b| b.is_ascii_hexdigit());
         let boot = |it: &str| {
@@ -49,6 +52,9 @@ impl TryFrom<wire::Hello> for Hello {
                     boot,
                 )?,
                 tier: text("tier", tier, 512, "1 to 512 printable characters")?,
+                problem: problem
+                    .map(|it| text("problem", it, 512, "1 to 512 printable characters"))
+                    .transpose()?,
             })
         };
         fields().map_err(|e: InvalidMessage| e.within("hello"))
@@ -64,6 +70,7 @@ impl From<Hello> for wire::Hello {
             kernel,
             boot_id,
             tier,
+            problem,
         } = hello;
         Self {
             node,
@@ -72,6 +79,7 @@ impl From<Hello> for wire::Hello {
             kernel,
             boot_id,
             tier,
+            problem,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tonic::transport::Uri;
 
-const ADVICE: &str = "write a URL such as https://maplatency-operator.maplatency-system.svc:7443";
+const ADVICE: &str = "write a URL such as https://maplatency-gateway.maplatency-system.svc:7443";
 
 /// How agents and operator talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

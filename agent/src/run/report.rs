@@ -17,10 +17,7 @@ use crate::monitor::{ProbeSnapshot, Snapshot};
 use crate::table::{self, Facts};
 
 /// This host is the only node.
-const NODES: NodeCounts = NodeCounts {
-    selected: 1,
-    ready: 1,
-};
+const NODES: NodeCounts = NodeCounts::all_ready(1);
 
 /// Turns snapshots into statuses and tables.
 pub(super) struct Reporter {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use maplatency_core::rate::{Bucket, Rate};
@@ -23,8 +24,8 @@ use crate::monitor::{Monitor, MonitorError, ProbeRequest, Snapshot};
 /// Longest time until the operator answers hello.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Periods, and at least a time, after which a report without an answer ends the stream.
-const PATIENCE_PERIODS: u32 = 5;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_PERIODS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A slice that comes so much early still counts as on time.
 const EARLY: Duration = Duration::from_millis(250);
 /// Messages that may wait: hello, one report in flight, and a fresh token.
@@ -86,6 +87,16 @@ pub struct Session<'a> {
     /// When the newest reported snapshot was taken.
     reported: Duration,
     plan: Plan,
+    told: Arc<Told>,
+}
+
+/// What the streams of this process did, for its metrics.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Whether the operator has answered on the present stream.
+    pub connected: AtomicBool,
+    /// Reports that were sent.
+    pub reports: AtomicU64,
 }
 
 /// What the agent was asked to measure.
@@ -150,7 +161,15 @@ impl<'a> Session<'a> {
             sequence: 0,
             reported: Duration::ZERO,
             plan: Plan::default(),
+            told: Arc::default(),
         }
+    }
+
+    /// Notes what it does in `told`.
+    #[must_use]
+    pub fn telling(mut self, told: Arc<Told>) -> Self {
+        self.told = told;
+        self
     }
 
     /// Runs one stream until it ends.
@@ -166,40 +185,18 @@ impl<'a> Session<'a> {
             heard: Bucket::default(),
             token: None,
         };
-        let reason = match self.open(dialer, &mut state, messages).await {
-            Ok(inbound) => self.exchange(dialer, inbound, &mut state).await,
+        let reason = match open(dialer, &self.hello, &state.outbox, messages).await {
+            Ok((inbound, token)) => {
+                state.token = token;
+                self.exchange(dialer, inbound, &mut state).await
+            }
             Err(reason) => reason,
         };
+        self.told.connected.store(false, Ordering::Relaxed);
         End {
             reason,
             was_acknowledged: state.acknowledged,
         }
-    }
-
-    async fn open(
-        &self,
-        dialer: &Dialer,
-        state: &mut Exchange,
-        messages: mpsc::Receiver<wire::AgentMessage>,
-    ) -> Result<Streaming<wire::OperatorMessage>, StreamError> {
-        let connection = dialer.dial().await?;
-        let mut client = GatewayClient::new(connection.channel)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let hello = AgentMessage::Hello(self.hello.clone());
-        send(state, hello.into())?;
-        let mut request = Request::new(ReceiverStream::new(messages));
-        if let Some(token) = &connection.token {
-            request
-                .metadata_mut()
-                .insert("authorization", bearer(token));
-        }
-        state.token = connection.token;
-        let answer = timeout(ANSWER, client.connect(request))
-            .await
-            .map_err(StreamError::Silent)?
-            .map_err(|it| StreamError::Status(Box::new(it)))?;
-        Ok(answer.into_inner())
     }
 
     async fn exchange(
@@ -243,6 +240,7 @@ impl<'a> Session<'a> {
                 }
                 self.assign(assignment)?;
                 state.assigned = true;
+                self.told.connected.store(true, Ordering::Relaxed);
             }
             OperatorMessage::Ack(sequence) => {
                 if state.in_flight.take_if(|it| it.0 == sequence).is_some() {
@@ -321,9 +319,10 @@ impl<'a> Session<'a> {
             &mut state.begun,
         );
         let kind = wire::agent_message::Kind::Report(report);
-        send(state, wire::AgentMessage { kind: Some(kind) })?;
+        send(&state.outbox, wire::AgentMessage { kind: Some(kind) })?;
         self.reported = snapshot.taken;
         state.reported = true;
+        self.told.reports.fetch_add(1, Ordering::Relaxed);
         let patience = (self.plan.period * PATIENCE_PERIODS).max(PATIENCE);
         state.in_flight = Some((self.sequence, Instant::now() + patience));
         debug!(
@@ -335,13 +334,38 @@ impl<'a> Session<'a> {
     }
 }
 
+/// Opens a stream and says hello. Gives what the operator says on it, and the token that it was shown.
+pub(super) async fn open(
+    dialer: &Dialer,
+    hello: &Hello,
+    outbox: &mpsc::Sender<wire::AgentMessage>,
+    messages: mpsc::Receiver<wire::AgentMessage>,
+) -> Result<(Streaming<wire::OperatorMessage>, Option<Token>), StreamError> {
+    let connection = dialer.dial().await?;
+    let mut client = GatewayClient::new(connection.channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    send(outbox, AgentMessage::Hello(hello.clone()).into())?;
+    let mut request = Request::new(ReceiverStream::new(messages));
+    if let Some(token) = &connection.token {
+        request
+            .metadata_mut()
+            .insert("authorization", bearer(token));
+    }
+    let answer = timeout(ANSWER, client.connect(request))
+        .await
+        .map_err(StreamError::Silent)?
+        .map_err(|it| StreamError::Status(Box::new(it)))?;
+    Ok((answer.into_inner(), connection.token))
+}
+
 /// Sends the token that the kubelet has put into the file since the last one was sent.
 fn renew(dialer: &Dialer, state: &mut Exchange) -> Result<(), StreamError> {
     let Some(known) = &state.token else {
         return Ok(());
     };
     if let Some(token) = dialer.newer_token(known) {
-        send(state, AgentMessage::Token(token.clone()).into())?;
+        send(&state.outbox, AgentMessage::Token(token.clone()).into())?;
         debug!("Sent a fresh token");
         state.token = Some(token);
     }
@@ -352,12 +376,12 @@ fn token_looks() -> Interval {
     interval_at(Instant::now() + TOKEN_LOOK, TOKEN_LOOK)
 }
 
-fn send(state: &Exchange, message: wire::AgentMessage) -> Result<(), StreamError> {
+fn send(
+    outbox: &mpsc::Sender<wire::AgentMessage>,
+    message: wire::AgentMessage,
+) -> Result<(), StreamError> {
     // Never full: besides hello at most one report and one token are on their way.
-    state
-        .outbox
-        .try_send(message)
-        .map_err(|_| StreamError::Closed)
+    outbox.try_send(message).map_err(|_| StreamError::Closed)
 }
 
 /// Waits until the report in flight should have been acknowledged.

@@ -3,6 +3,7 @@ Agents find the operator by these names, and the cluster's objects have them too
 and a second one is refused by Helm, whatever its release is called.
 */}}
 {{- define "maplatency.operator" -}}maplatency-operator{{- end }}
+{{- define "maplatency.gateway" -}}maplatency-gateway{{- end }}
 {{- define "maplatency.agent" -}}maplatency-agent{{- end }}
 {{- define "maplatency.test" -}}maplatency-test{{- end }}
 

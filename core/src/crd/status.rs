@@ -93,15 +93,75 @@ pub struct MapLatencyProbeStatus {
 }
 
 /// Nodes by what they do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCounts {
     /// Nodes that the selector matches.
     #[schemars(range(min = 0))]
     pub selected: i32,
-    /// Selected nodes whose agent runs this generation of the probe.
+    /// Selected nodes whose agent runs this generation of the probe and reports in time.
     #[schemars(range(min = 0))]
     pub ready: i32,
+    /// Selected nodes without an agent, or whose agent has not reported this generation. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub missing: i32,
+    /// Selected nodes whose agent is connected and has not reported for two periods. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub stale: i32,
+    /// Selected nodes whose agent cannot load its probes. Absent: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub unable: i32,
+    /// The first ten nodes that are not ready: those first that cannot load probes, then stale ones, then missing ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 10),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub not_ready: Vec<NodeNotReady>,
+}
+
+impl NodeCounts {
+    /// So many nodes, all of which are ready.
+    pub const fn all_ready(nodes: i32) -> Self {
+        Self {
+            selected: nodes,
+            ready: nodes,
+            missing: 0,
+            stale: 0,
+            unable: 0,
+            not_ready: Vec::new(),
+        }
+    }
+}
+
+/// A selected node that does not measure as it should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeNotReady {
+    /// The node.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// `CannotLoadProbes`, `Stale`, `AwaitingReport` or `NoAgent`.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// Why its agent cannot load its probes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
+    /// When a stale node reported last, by the operator's clock. Its figures end there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_report_time: Option<MicroTime>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it like this"
+)]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// Figures in human units. A figure that was not measured is absent.

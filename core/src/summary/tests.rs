@@ -48,10 +48,7 @@ fn window(node: &str, rows: Rows) -> NodeWindow {
     }
 }
 
-const TWO_OF_TWO: NodeCounts = NodeCounts {
-    selected: 2,
-    ready: 2,
-};
+const TWO_OF_TWO: NodeCounts = NodeCounts::all_ready(2);
 
 #[test]
 fn two_nodes_merge_into_one_operation() {

@@ -115,23 +115,26 @@ async fn an_operator_that_is_told_to_end_does_so_with_streams_open_and_without_a
         "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], \
          users: [{name: u, user: {}}], clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]}",
     )?;
-    let mut command = std::process::Command::new(workspace_binary("maplatency-operator")?);
-    command
-        .args(["run", "--insecure-plaintext", "--listen", "127.0.0.1:0"])
-        .env("KUBECONFIG", &kubeconfig)
-        .env_remove("RUST_LOG");
-    let mut alone = Daemon::spawn("the operator", command, &folder.path().join("log"))?;
-    wait::until("a watch to fail", PATIENCE, async || {
-        alone.ensure_alive()?;
-        ensure!(
-            alone.output()?.contains("Could not watch"),
-            "{}",
-            alone.log_tail()
-        );
-        Ok(Some(()))
-    })
-    .await?;
-    ended(&alone.terminate(PATIENCE)?)
+    for (elects, failure) in [
+        ("false", "Could not watch"),
+        ("true", "Could not stand for leader"),
+    ] {
+        let mut command = std::process::Command::new(workspace_binary("maplatency-operator")?);
+        command
+            .args(["run", "--insecure-plaintext", "--listen", "127.0.0.1:0"])
+            .args(["--http-listen", "127.0.0.1:0", "--leader-elect", elects])
+            .env("KUBECONFIG", &kubeconfig)
+            .env_remove("RUST_LOG");
+        let mut alone = Daemon::spawn("the operator", command, &folder.path().join(elects))?;
+        wait::until(failure, PATIENCE, async || {
+            alone.ensure_alive()?;
+            ensure!(alone.output()?.contains(failure), "{}", alone.log_tail());
+            Ok(Some(()))
+        })
+        .await?;
+        ended(&alone.terminate(PATIENCE)?)?;
+    }
+    Ok(())
 }
 
 #[test]

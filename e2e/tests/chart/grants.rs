@@ -102,7 +102,7 @@ async fn helm_test_gets_a_latency_with_the_rights_of_the_charts_accounts_which_h
     .await?;
     is_owned_and_set_up(&cluster, &set).await?;
     let identity = identity(&cluster, &set, folder.path()).await?;
-    let agent = start_agent(&set, NODE, folder.path(), Some(&identity))?;
+    let agent = start_agent(&set, NODE, folder.path(), Some(&identity), &[])?;
     let ended = wait::until("the test to end", PATIENCE, async || test.exited()).await?;
     ensure!(
         ended.success()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use maplatency_core::vocabulary::Operation;
-use maplatency_e2e::cluster::{Cluster, PATIENCE, Transport, free_address};
+use maplatency_e2e::cluster::{Cluster, PATIENCE, Transport, free_port};
 use maplatency_e2e::kubelet::replace;
 use maplatency_e2e::process::Daemon;
 use maplatency_e2e::wait;
@@ -155,10 +155,10 @@ async fn an_agent_sends_the_token_that_the_kubelet_has_renewed() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_serve_under_one_ca_which_a_restart_keeps() -> Result<()> {
     let mut cluster = Cluster::start_with(&[(NODE, &[])], Transport::tls(&[])).await?;
-    let others = [free_address()?, free_address()?];
+    let others = [free_port()?, free_port()?];
     let replicas = [
-        cluster.start_replica("replica-1", others[0])?,
-        cluster.start_replica("replica-2", others[1])?,
+        cluster.start_another("replica-1", others[0])?,
+        cluster.start_another("replica-2", others[1])?,
     ];
     for replica in &replicas {
         log_has(replica, "Serving agents", 1).await?;

@@ -236,6 +236,7 @@ pub(crate) fn hello(node: &str) -> Hello {
         kernel: "6.18".to_owned(),
         boot_id: "b007".to_owned(),
         tier: "Tracepoint".to_owned(),
+        problem: None,
     }
 }
 

@@ -1,12 +1,13 @@
 //! The DaemonSet as it should be, and what to write to get there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use k8s_openapi::api::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet,
 };
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, ConfigMapProjection, Container, EnvVar, EnvVarSource,
+    Affinity, Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource,
     HostPathVolumeSource, KeyToPath, LocalObjectReference, NodeAffinity, NodeSelector as NodeTerms,
     NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodSpec, PodTemplateSpec,
     ProjectedVolumeSource, SELinuxOptions, SeccompProfile, SecurityContext,
@@ -35,6 +36,8 @@ pub struct Settings {
     pub operator_url: String,
     /// Whether they do so without TLS and without a token.
     pub insecure_plaintext: bool,
+    /// Where agents answer for their metrics.
+    pub http_listen: Option<SocketAddr>,
     /// What goes when the operator goes takes the DaemonSet along. `None` where nothing does.
     pub owner: Option<OwnerReference>,
     /// The rest.
@@ -320,6 +323,9 @@ fn arguments(settings: &Settings) -> Vec<String> {
             all.extend([flag.to_owned(), format!("{}/{file}", IDENTITY.1)]);
         }
     }
+    if let Some(address) = settings.http_listen {
+        all.extend(["--http-listen".to_owned(), address.to_string()]);
+    }
     all
 }
 
@@ -333,6 +339,7 @@ fn container(settings: &Settings) -> Container {
             .map(|it| it.as_str().to_owned()),
         args: Some(arguments(settings)),
         env: Some(environment(&settings.agents)),
+        ports: settings.http_listen.map(|it| vec![metrics_port(it)]),
         resources: Some(settings.agents.resources.requirements()),
         security_context: Some(security_context(&settings.agents)),
         volume_mounts: Some(
@@ -343,6 +350,15 @@ fn container(settings: &Settings) -> Container {
                 .collect(),
         ),
         ..Container::default()
+    }
+}
+
+fn metrics_port(address: SocketAddr) -> ContainerPort {
+    ContainerPort {
+        name: Some("metrics".to_owned()),
+        container_port: i32::from(address.port()),
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::core::ObjectMeta;
@@ -21,6 +22,7 @@ const SINCE: &str = "maplatency.dev/published";
 pub(super) struct Store {
     secrets: Api<Secret>,
     config_maps: Api<ConfigMap>,
+    owner: Option<OwnerReference>,
 }
 
 /// The objects as they were read. What is written afterwards replaces these versions and no others.
@@ -42,10 +44,11 @@ impl Found {
 }
 
 impl Store {
-    pub(super) fn new(client: Client, namespace: &str) -> Self {
+    pub(super) fn new(client: Client, namespace: &str, owner: Option<OwnerReference>) -> Self {
         Self {
             secrets: Api::namespaced(client.clone(), namespace),
             config_maps: Api::namespaced(client, namespace),
+            owner,
         }
     }
 
@@ -60,7 +63,7 @@ impl Store {
     /// Puts keys and certificates into the Secret that was found.
     pub(super) async fn keep(&self, held: &Held, found: &Found) -> Result<(), Error> {
         let mut secret = found.secret.clone().unwrap_or_else(|| Secret {
-            metadata: metadata(),
+            metadata: self.metadata(),
             type_: Some("kubernetes.io/tls".to_owned()),
             ..Secret::default()
         });
@@ -76,7 +79,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<(), Error> {
         let mut config_map = found.config_map.clone().unwrap_or_else(|| ConfigMap {
-            metadata: metadata(),
+            metadata: self.metadata(),
             ..ConfigMap::default()
         });
         config_map.data = Some(BTreeMap::from([(BUNDLE.to_owned(), bundle.to_owned())]));
@@ -87,6 +90,28 @@ impl Store {
             .insert(SINCE.to_owned(), now.to_string());
         let exists = found.config_map.is_some();
         write(&self.config_maps, "configmap", &config_map, exists).await
+    }
+
+    /// Of a new object.
+    fn metadata(&self) -> ObjectMeta {
+        let labels = [
+            ("app.kubernetes.io/name", "maplatency"),
+            ("app.kubernetes.io/instance", "maplatency"),
+            ("app.kubernetes.io/component", "operator"),
+            ("app.kubernetes.io/part-of", "maplatency"),
+            ("app.kubernetes.io/managed-by", "maplatency-operator"),
+        ];
+        ObjectMeta {
+            name: Some(NAME.to_owned()),
+            labels: Some(
+                labels
+                    .into_iter()
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect(),
+            ),
+            owner_references: self.owner.clone().map(|it| vec![it]),
+            ..ObjectMeta::default()
+        }
     }
 }
 
@@ -107,25 +132,5 @@ where
         // Deleted since.
         Err(kube::Error::Api(status)) if status.code == 404 && exists => Err(Error::Raced),
         Err(source) => Err(Error::Write { kind, source }),
-    }
-}
-
-fn metadata() -> ObjectMeta {
-    let labels = [
-        ("app.kubernetes.io/name", "maplatency"),
-        ("app.kubernetes.io/instance", "maplatency"),
-        ("app.kubernetes.io/component", "operator"),
-        ("app.kubernetes.io/part-of", "maplatency"),
-        ("app.kubernetes.io/managed-by", "maplatency-operator"),
-    ];
-    ObjectMeta {
-        name: Some(NAME.to_owned()),
-        labels: Some(
-            labels
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect(),
-        ),
-        ..ObjectMeta::default()
     }
 }

@@ -51,6 +51,26 @@ struct ProbeWindow {
     problems: Vec<String>,
 }
 
+/// What a report adds to the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Added<'a> {
+    /// Operations of the probe with this uid.
+    Rows(&'a str, &'a Rows),
+    /// Operations that were lost, by kind.
+    Losses(&'a str, u64),
+}
+
+/// Where the rows of a report go on from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// The report before.
+    Known,
+    /// Nothing is known of this generation; the agent tells where its window begins.
+    New,
+    /// Likewise, but some of it may have been added up before: there was no room for rows for a time.
+    Again,
+}
+
 impl Epoch {
     pub(super) fn new(id: String, boot_id: String, now: Instant) -> Self {
         Self {
@@ -72,6 +92,7 @@ impl Epoch {
         report: Report,
         now: Instant,
         window: impl Fn(&str, i64) -> Option<Duration>,
+        mut tally: impl FnMut(Added<'_>),
     ) -> Taken {
         let Report {
             sequence,
@@ -85,9 +106,17 @@ impl Epoch {
         if sequence <= self.sequence {
             return Taken::Repeated;
         }
+        // What an agent has told another operator is not new to those who add up.
+        let is_stranger = self.sequence == 0 && sequence > 1;
         self.sequence = sequence;
         self.taken = taken;
         self.received = now;
+        if !is_stranger {
+            for (kind, count) in &losses {
+                let before = self.losses.get(kind).copied().unwrap_or(0);
+                tally(Added::Losses(kind, count.saturating_sub(before)));
+            }
+        }
         self.losses = losses;
         self.cost = cost;
         self.shed = shed;
@@ -96,8 +125,19 @@ impl Epoch {
             let Some(length) = window(&probe.uid, probe.generation) else {
                 continue;
             };
-            if self.take_probe(taken, length, probe).is_err() {
-                outcome = Taken::WentBackwards;
+            let uid = probe.uid.clone();
+            match self.take_probe(taken, length, probe) {
+                Ok(Begin::Known) => (),
+                Ok(Begin::New) if !is_stranger => (),
+                Ok(Begin::New | Begin::Again) => continue,
+                Err(WentBackwards) => {
+                    outcome = Taken::WentBackwards;
+                    continue;
+                }
+            }
+            let window = self.windows.get(&uid).map(|it| &it.window);
+            if let Some(newest) = window.and_then(|it| it.slices().last()) {
+                tally(Added::Rows(&uid, &newest.rows));
             }
         }
         outcome
@@ -108,7 +148,7 @@ impl Epoch {
         taken: Duration,
         length: Duration,
         report: ProbeReport,
-    ) -> Result<(), WentBackwards> {
+    ) -> Result<Begin, WentBackwards> {
         let ProbeReport {
             uid,
             generation,
@@ -128,7 +168,12 @@ impl Epoch {
             .windows
             .remove(&uid)
             .filter(|it| it.generation == generation);
-        let began = known.as_ref().is_some_and(|it| it.has_begun);
+        let begin = match &known {
+            None => Begin::New,
+            Some(it) if it.has_begun => Begin::Known,
+            Some(_) => Begin::Again,
+        };
+        let goes_on = begin == Begin::Known;
         let mut probe = known.unwrap_or_else(|| ProbeWindow::new(generation, length));
         if rows_withheld {
             // What was counted stays until it leaves the window by age. The next rows bring their own beginning.
@@ -136,14 +181,14 @@ impl Epoch {
             probe.rename(maps);
             probe.problems = problems;
             self.windows.insert(uid, probe);
-            return Ok(());
+            return Ok(Begin::Again);
         }
-        let advanced = if began {
+        let advanced = if goes_on {
             probe.advance(taken, rows.clone())
         } else {
             Ok(())
         };
-        if !began || advanced.is_err() {
+        if !goes_on || advanced.is_err() {
             probe = ProbeWindow::new(generation, length);
             let start = beginning.unwrap_or_else(|| Beginning {
                 taken,
@@ -165,7 +210,7 @@ impl Epoch {
         probe.exact = exact;
         probe.problems = problems;
         self.windows.insert(uid, probe);
-        advanced
+        advanced.map(|()| begin)
     }
 
     /// Drops what belongs to no placed generation.

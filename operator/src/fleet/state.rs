@@ -4,15 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use maplatency_core::agents::AgentFacts;
 use maplatency_proto::{Assignment, Hello, MAX_PROBES, Report};
 use tokio::sync::watch;
 
-use super::epoch::Epoch;
+use super::epoch::{Added, Epoch};
+use super::tally::{Sums, Tally};
 use super::{Placement, Placements, View};
+use crate::inventory::Rollout;
 
 /// Epochs kept per node. An agent that restarts faster than its windows pass loses the oldest.
 const MAX_EPOCHS: usize = 8;
+
+/// Reports are missing after so many periods, and a slack for slices that end late.
+const STALE_PERIODS: u32 = 2;
+const STALE_SLACK: Duration = Duration::from_millis(500);
+/// Agents report no more often than that.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
 /// Tells the streams of one node apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +52,10 @@ pub(super) struct State {
     next_session: u64,
     version: u64,
     closed: bool,
+    rollout: Option<Rollout>,
+    sums: Sums,
+    /// Some moment by both clocks, so that one of a report always reads the same.
+    began: (Instant, Timestamp),
 }
 
 /// The live session of a node.
@@ -54,6 +67,8 @@ struct Live {
     assignment: watch::Sender<Arc<Assignment>>,
     /// Generations that the last report named, by uid.
     running: BTreeMap<String, i64>,
+    /// When the last report came.
+    reported: Option<Instant>,
 }
 
 impl State {
@@ -67,7 +82,30 @@ impl State {
             next_session: 0,
             version: 0,
             closed: false,
+            rollout: None,
+            sums: Sums::default(),
+            began: (Instant::now(), Timestamp::now()),
         }
+    }
+
+    pub(super) fn classify(&mut self, classes: BTreeMap<String, String>) {
+        self.sums.classify(classes);
+    }
+
+    pub(super) fn deployed(&mut self, rollout: Option<Rollout>) {
+        if self.rollout != rollout {
+            self.rollout = rollout;
+            self.version += 1;
+        }
+    }
+
+    pub(super) fn tally(&self) -> Tally {
+        let agents = self.sessions.iter().filter_map(|(node, live)| {
+            let mut epochs = self.epochs.get(node)?.iter();
+            let epoch = epochs.find(|it| it.id == live.hello.epoch)?;
+            Some(facts(node, live, epoch))
+        });
+        self.sums.tally(agents.collect(), self.sessions.len())
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -81,6 +119,7 @@ impl State {
     pub(super) fn place(&mut self, placements: Placements) {
         self.version += 1;
         self.placements = placements;
+        self.sums.keep_only(&self.placements);
         for epoch in self.epochs.values_mut().flatten() {
             epoch.keep_only(&self.placements);
         }
@@ -115,6 +154,7 @@ impl State {
                 id,
                 assignment: sender,
                 running: BTreeMap::new(),
+                reported: None,
                 hello,
             };
             // Dropping the old sender ends the old stream.
@@ -143,8 +183,10 @@ impl State {
         now: Instant,
     ) -> Taken {
         let Some(live) = self.sessions.get_mut(node).filter(|it| it.id == id) else {
+            self.sums.took(Taken::Superseded);
             return Taken::Superseded;
         };
+        live.reported = Some(now);
         live.running = report
             .probes
             .iter()
@@ -154,12 +196,23 @@ impl State {
         let epochs = self.epochs.entry(node.to_owned()).or_default();
         let epoch = current(epochs, &live.hello, now);
         let placements = &self.placements;
-        epoch.take(report, now, |uid, generation| {
+        let sums = &mut self.sums;
+        let wanted = |uid: &str, generation| {
             placements
                 .get(uid)
                 .filter(|it| it.probe.generation == generation && it.nodes.contains(node))
                 .map(|it| it.window)
-        })
+        };
+        let taken = epoch.take(report, now, wanted, |added| match added {
+            Added::Losses(kind, count) => sums.lose(kind, count),
+            Added::Rows(uid, rows) => {
+                if let Some(placed) = placements.get(uid) {
+                    sums.add(&placed.probe.name, node, rows);
+                }
+            }
+        });
+        self.sums.took(taken);
+        taken
     }
 
     pub(super) fn view(&mut self, uid: &str, generation: i64, now: Instant) -> Option<View> {
@@ -169,15 +222,28 @@ impl State {
         }
         let mut view = View {
             selected: nodes.len(),
+            rollout: self.rollout,
             ..View::default()
         };
+        let stale_after = self.report_period.max(SHORTEST_PERIOD) * STALE_PERIODS + STALE_SLACK;
         for node in nodes {
             match self.sessions.get(node) {
                 None => _ = view.absent.insert(node.clone()),
+                Some(live) if live.hello.problem.is_some() => {
+                    let problem = live.hello.problem.clone().unwrap_or_default();
+                    view.unable.insert(node.clone(), problem);
+                }
                 Some(live) if live.running.get(uid) != Some(&generation) => {
                     view.connected.insert(node.clone());
                 }
-                Some(_) => (),
+                Some(live) => {
+                    let late = live
+                        .reported
+                        .filter(|it| now.saturating_duration_since(*it) > stale_after);
+                    if let Some(reported) = late {
+                        view.stale.insert(node.clone(), wall(self.began, reported));
+                    }
+                }
             }
         }
         for (node, epochs) in &mut self.epochs {
@@ -190,12 +256,7 @@ impl State {
                     continue;
                 };
                 if let Some(live) = measuring.filter(|it| it.hello.epoch == epoch.id) {
-                    view.agents.push(AgentFacts {
-                        node: node.clone(),
-                        tier: live.hello.tier.clone(),
-                        cost: epoch.cost,
-                        shed: epoch.shed.clone(),
-                    });
+                    view.agents.push(facts(node, live, epoch));
                     view.problems
                         .extend(problems.into_iter().map(|it| (node.clone(), it)));
                 } else if window.rows.is_empty() {
@@ -239,6 +300,22 @@ impl State {
                 .collect(),
         }
     }
+}
+
+fn facts(node: &str, live: &Live, epoch: &Epoch) -> AgentFacts {
+    AgentFacts {
+        node: node.to_owned(),
+        tier: live.hello.tier.clone(),
+        cost: epoch.cost,
+        shed: epoch.shed.clone(),
+    }
+}
+
+/// A moment by the clock on the wall, to the second.
+fn wall((began, at): (Instant, Timestamp), moment: Instant) -> Timestamp {
+    let since = moment.saturating_duration_since(began).as_secs();
+    let seconds = at.as_second().saturating_add_unsigned(since);
+    Timestamp::from_second(seconds).unwrap_or(at)
 }
 
 fn same_probes(a: &Assignment, b: &Assignment) -> bool {

@@ -5,6 +5,7 @@ use maplatency_core::budget::{Resource, Shed, Step};
 use maplatency_core::cost::Cost;
 use maplatency_core::measure::{Counts, Rows, SeriesKey};
 use maplatency_core::{MapIdentity, Operation, Outcome};
+use maplatency_metrics::latency::Totals;
 use maplatency_proto::{Beginning, ProbeReport};
 
 const UID: &str = "uid-1";
@@ -21,6 +22,7 @@ fn hello(node: &str, epoch: char) -> Hello {
         kernel: "6.18".to_owned(),
         boot_id: "b007".to_owned(),
         tier: "Tracepoint".to_owned(),
+        problem: None,
     }
 }
 
@@ -414,4 +416,102 @@ async fn closing_ends_every_stream_and_takes_no_new_one() {
     fleet.close();
     assert!(agent.assignment().await.is_none());
     assert_eq!(view(&fleet, Instant::now()).absent.len(), 1);
+}
+
+#[test]
+fn a_node_that_stops_reporting_is_stale_after_two_periods_and_ready_again_with_the_next_report() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 10), 0, 0), now);
+
+    assert_eq!(view(&fleet, now + seconds(4)).ready(), 1);
+    let stale = view(&fleet, now + seconds(5));
+    assert_eq!((stale.ready(), stale.stale.len()), (0, 1));
+    assert_eq!(
+        reads(&stale),
+        10,
+        "its figures stay until they leave the window"
+    );
+    assert_eq!(
+        view(&fleet, now + seconds(7)).stale,
+        stale.stale,
+        "the time is that of the report"
+    );
+
+    agent.report(report(2, 6, 20), now + seconds(7));
+    let back = view(&fleet, now + seconds(7));
+    assert_eq!((back.ready(), reads(&back)), (1, 20));
+}
+
+#[test]
+fn an_agent_that_cannot_load_its_probes_is_told_with_the_reason_and_not_awaited() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let unable = Hello {
+        problem: Some("no BTF".to_owned()),
+        ..hello("a", '1')
+    };
+    let _session = fleet.connect(unable);
+    let view = view(&fleet, now);
+    assert_eq!(view.unable, [("a".to_owned(), "no BTF".to_owned())].into());
+    assert_eq!(
+        (view.connected.len(), view.absent.len(), view.ready()),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn a_node_that_was_removed_is_neither_ready_nor_missed() {
+    let (fleet, now) = (fleet(&["a", "b"]), Instant::now());
+    let agent = fleet.connect(hello("b", '1'));
+    agent.report(with_beginning(report(1, 1, 10), 0, 0), now);
+    fleet.place(Placements::from([(UID.to_owned(), placement(1, &["a"]))]));
+
+    let view = view(&fleet, now + seconds(9));
+    assert_eq!((view.selected, view.ready()), (1, 0));
+    assert!(view.stale.is_empty() && view.connected.is_empty());
+    assert_eq!(view.absent, ["a".to_owned()].into());
+}
+
+/// Reads until back in user mode that were added up.
+fn added_up(fleet: &Fleet) -> u64 {
+    let tally = fleet.tally();
+    let latencies = tally.latencies.values().flat_map(Totals::each);
+    let until_user = latencies.filter(|(_, latency, _)| *latency == "until_user");
+    until_user.map(|(_, _, it)| it.count()).sum()
+}
+
+#[test]
+fn sums_count_every_read_once_over_epochs_streams_and_windows() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 1, 10), 0, 0), now);
+    agent.report(report(2, 2, 25), now + seconds(1));
+    agent.report(report(2, 2, 25), now + seconds(1));
+    drop(agent);
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(3, 60, 40), 50, 30), now + seconds(60));
+    assert_eq!(added_up(&fleet), 40);
+    drop(agent);
+
+    let agent = fleet.connect(hello("a", '2'));
+    agent.report(with_beginning(report(1, 1, 5), 0, 0), now + seconds(90));
+    assert_eq!(added_up(&fleet), 45);
+    let tally = fleet.tally();
+    assert_eq!(tally.losses["Attr"], 6);
+    assert_eq!((tally.reports["new"], tally.reports["repeated"]), (4, 1));
+    assert_eq!(tally.latencies.keys().next().unwrap().1, "none");
+}
+
+#[test]
+fn sums_leave_out_what_an_agent_told_another_operator() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    fleet.classify([("a".to_owned(), "large".to_owned())].into());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(7, 100, 70), 99, 30), now);
+    assert_eq!((added_up(&fleet), reads(&view(&fleet, now))), (0, 40));
+    agent.report(report(8, 101, 75), now + seconds(1));
+    assert_eq!(added_up(&fleet), 5);
+    let tally = fleet.tally();
+    assert_eq!(tally.latencies.keys().next().unwrap().1, "large");
+    assert!(tally.losses.values().all(|it| *it == 0));
 }

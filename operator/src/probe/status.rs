@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt as _};
 use maplatency_core::agents::agents_status;
@@ -11,7 +11,7 @@ use maplatency_core::condition::{
     self, AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions,
 };
 use maplatency_core::crd::agents::{AgentsStatus, HighestCost};
-use maplatency_core::crd::status::NodeCounts;
+use maplatency_core::crd::status::{NodeCounts, NodeNotReady};
 use maplatency_core::validate::InvalidSpec;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, summary};
 use serde_json::json;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::Error;
 use crate::fleet::View;
+use crate::inventory::Rollout;
 
 /// Field manager of statuses.
 const MANAGER: &str = "maplatency-operator-status";
@@ -29,6 +30,11 @@ const LISTED: usize = 3;
 /// Most kinds of loss that the schema allows.
 const LOSS_KINDS: usize = 16;
 
+/// Nodes kept in `status.nodes.notReady`.
+const NODES: usize = 10;
+
+/// Reason: the kernel refused the agent's programs.
+const CANNOT_LOAD: &str = "CannotLoadProbes";
 /// Reason: the selector matches nothing.
 const NO_NODES: &str = "NoNodesSelected";
 
@@ -62,16 +68,40 @@ pub fn compute(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> MapLat
     match finding {
         Finding::Invalid(_) => summary::status(&[], NodeCounts::default(), conditions, generation),
         Finding::Placed(view) => {
-            let nodes = NodeCounts {
-                selected: count(view.selected),
-                ready: count(view.ready()),
-            };
-            let mut status = summary::status(&view.windows, nodes, conditions, generation);
+            let mut status = summary::status(&view.windows, nodes(view), conditions, generation);
             // Agents of two versions may know more kinds together than one alone.
             status.losses.truncate(LOSS_KINDS);
             status.agents = agents_status(&view.agents);
             status
         }
+    }
+}
+
+fn nodes(view: &View) -> NodeCounts {
+    let entry = |name: &String, reason: &str| NodeNotReady {
+        name: name.clone(),
+        reason: reason.to_owned(),
+        message: None,
+        last_report_time: None,
+    };
+    let unable = view.unable.iter().map(|(name, problem)| NodeNotReady {
+        message: Some(problem.clone()),
+        ..entry(name, CANNOT_LOAD)
+    });
+    let stale = view.stale.iter().map(|(name, reported)| NodeNotReady {
+        last_report_time: Some(MicroTime(*reported)),
+        ..entry(name, "Stale")
+    });
+    let absent = view.absent.iter().map(|it| entry(it, "NoAgent"));
+    let connected = view.connected.iter().map(|it| entry(it, "AwaitingReport"));
+    let all = unable.chain(stale).chain(absent).chain(connected);
+    NodeCounts {
+        selected: count(view.selected),
+        ready: count(view.ready()),
+        missing: count(view.absent.len() + view.connected.len()),
+        stale: count(view.stale.len()),
+        unable: count(view.unable.len()),
+        not_ready: all.take(NODES).collect(),
     }
 }
 
@@ -187,7 +217,8 @@ fn agents_ready(view: &View, settled: bool) -> Verdict {
             "measure"
         }
     );
-    if view.ready() == 0 && !settled {
+    let nobody_reports = view.unable.is_empty() && view.stale.is_empty();
+    if view.ready() == 0 && nobody_reports && !settled {
         let (reason, lack) = if view.connected.is_empty() {
             (
                 "AwaitingAgents",
@@ -207,17 +238,51 @@ fn agents_ready(view: &View, settled: bool) -> Verdict {
     let problems = view.problems.iter();
     let problems: Vec<String> = problems.map(|(node, it)| format!("{node}: {it}")).collect();
     let mut parts = vec![measuring];
+    if !view.unable.is_empty() {
+        let each = view.unable.iter();
+        let each: Vec<String> = each.map(|(node, it)| format!("{node}: {it}")).collect();
+        let nodes = plural(each.len(), "node");
+        parts.push(format!("{nodes} cannot load probes: {}", list(&each)));
+    }
+    if !view.stale.is_empty() {
+        let nodes: Vec<String> = view.stale.keys().cloned().collect();
+        parts.push(format!("no report for two periods: {}", list(&nodes)));
+    }
     if !missing.is_empty() {
-        parts.push(format!("missing: {}", list(&missing)));
+        parts.push(format!("missing: {}{}", list(&missing), rollout(view)));
     }
     if !problems.is_empty() {
         parts.push(list(&problems));
     }
     let message = parts.join("; ");
-    match (missing.is_empty(), problems.is_empty()) {
-        (false, _) => verdict(Truth::False, "NodesMissing", message),
-        (true, false) => verdict(Truth::False, "AgentProblems", message),
-        (true, true) => verdict(Truth::True, "AllNodesMeasure", message),
+    let reasons = [
+        (view.unable.is_empty(), CANNOT_LOAD),
+        (view.stale.is_empty(), "NodesStale"),
+        (missing.is_empty(), "NodesMissing"),
+        (problems.is_empty(), "AgentProblems"),
+    ];
+    match reasons.into_iter().find(|(is_fine, _)| !is_fine) {
+        Some((_, reason)) => verdict(Truth::False, reason, message),
+        None => verdict(Truth::True, "AllNodesMeasure", message),
+    }
+}
+
+/// How far the agents' pods are, where that may be why some are missing.
+fn rollout(view: &View) -> String {
+    let Some(Rollout {
+        desired,
+        ready,
+        updated,
+    }) = view.rollout
+    else {
+        return String::new();
+    };
+    match (ready < desired, updated < desired) {
+        (true, true) => format!(
+            " (agents' DaemonSet: {ready} of {desired} pods ready, {updated} of the newest template)"
+        ),
+        (true, false) => format!(" (agents' DaemonSet: {ready} of {desired} pods ready)"),
+        (false, _) => String::new(),
     }
 }
 

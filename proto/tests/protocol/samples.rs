@@ -23,6 +23,7 @@ pub(crate) fn hello() -> Hello {
         kernel: "6.18.5+deb14-amd64".to_owned(),
         boot_id: "1b4e28ba-2fa1-11d2-883f-0016d3cca427".to_owned(),
         tier: "Tracepoint".to_owned(),
+        problem: Some("the kernel has no BTF".to_owned()),
     }
 }
 

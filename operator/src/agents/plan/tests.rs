@@ -6,8 +6,9 @@ fn settings() -> Settings {
     Settings {
         namespace: "maplatency-system".to_owned(),
         image: "maplatency-agent:test".to_owned(),
-        operator_url: "https://maplatency-operator.maplatency-system.svc:7443".to_owned(),
+        operator_url: "https://maplatency-gateway.maplatency-system.svc:7443".to_owned(),
         insecure_plaintext: false,
+        http_listen: None,
         owner: None,
         agents: AgentSettings::default(),
     }
@@ -125,7 +126,7 @@ fn an_agent_has_a_token_for_the_operator_alone_and_knows_whom_to_trust() {
         serde_json::json!([
             "serve",
             "--operator",
-            "https://maplatency-operator.maplatency-system.svc:7443",
+            "https://maplatency-gateway.maplatency-system.svc:7443",
             "--node",
             "$(NODE_NAME)",
             "--operator-ca",

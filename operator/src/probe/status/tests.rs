@@ -52,6 +52,9 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         selected,
         connected: names(connected),
         absent: names(absent),
+        stale: [].into(),
+        unable: [].into(),
+        rollout: None,
         problems: vec![],
         windows: vec![window],
         agents: vec![],
@@ -123,6 +126,75 @@ fn missing_nodes_are_named_and_a_long_list_is_cut() {
         told(&many)[1],
         "AgentsReady=False NodesMissing: 4 of 9 nodes measure; missing: a, b, c and 2 more"
     );
+}
+
+#[test]
+fn nodes_whose_agents_cannot_load_probes_are_counted_with_the_reason() {
+    let mut view = view(3, &[], &[], 1);
+    view.unable = [("c".to_owned(), "the kernel offers no BTF".to_owned())].into();
+    let status = first(view);
+    let message = "2 of 3 nodes measure; 1 node cannot load probes: c: the kernel offers no BTF";
+    assert_eq!(
+        told(&status)[..2],
+        [
+            format!("Ready=False CannotLoadProbes: {message}"),
+            format!("AgentsReady=False CannotLoadProbes: {message}")
+        ]
+    );
+    let nodes = status.nodes;
+    assert_eq!((nodes.selected, nodes.ready, nodes.unable), (3, 2, 1));
+    assert_eq!(nodes.not_ready[0].reason, "CannotLoadProbes");
+}
+
+#[test]
+fn a_node_that_cannot_load_probes_is_told_before_any_other_has_reported() {
+    let mut view = view(2, &[], &["a"], 0);
+    view.unable = [("b".to_owned(), "no BTF".to_owned())].into();
+    assert_eq!(
+        told(&first(view))[1],
+        "AgentsReady=False CannotLoadProbes: 0 of 2 nodes measure; 1 node cannot load probes: b: no BTF; missing: a"
+    );
+}
+
+#[test]
+fn a_stale_node_is_told_with_the_time_of_its_last_report() {
+    let mut view = view(2, &[], &[], 1);
+    let reported = Timestamp::from_second(900).unwrap();
+    view.stale = [("b".to_owned(), reported)].into();
+    let status = first(view);
+    assert_eq!(
+        told(&status)[1],
+        "AgentsReady=False NodesStale: 1 of 2 nodes measure; no report for two periods: b"
+    );
+    let entry = &status.nodes.not_ready[0];
+    assert_eq!((entry.name.as_str(), entry.reason.as_str()), ("b", "Stale"));
+    assert_eq!(entry.last_report_time, Some(MicroTime(reported)));
+}
+
+#[test]
+fn missing_nodes_come_with_how_far_the_daemonset_is() {
+    let mut view = view(3, &[], &["c"], 1);
+    view.rollout = Some(Rollout {
+        desired: 3,
+        ready: 2,
+        updated: 1,
+    });
+    assert!(
+        told(&first(view))[1].ends_with(
+            "missing: c (agents' DaemonSet: 2 of 3 pods ready, 1 of the newest template)"
+        )
+    );
+}
+
+#[test]
+fn thousands_of_nodes_that_are_not_ready_are_ten_and_a_count() {
+    let mut view = view(5_000, &[], &[], 1);
+    view.absent = (0..4_000).map(|n| format!("node-{n}")).collect();
+    view.unable = [("z".to_owned(), "no BTF".to_owned())].into();
+    let nodes = first(view).nodes;
+    assert_eq!((nodes.ready, nodes.missing, nodes.unable), (999, 4_000, 1));
+    assert_eq!(nodes.not_ready.len(), 10);
+    assert_eq!(nodes.not_ready[0].name, "z");
 }
 
 #[test]

@@ -1,0 +1,7 @@
+//! Operators that elect a leader, tell events and export metrics, against a real kube-apiserver.
+
+mod events;
+mod leaders;
+mod metrics;
+mod nodes;
+mod shared;

@@ -98,7 +98,7 @@ async fn kinds_of_other_projects_fit_those_projects_types() -> Result<()> {
     let everything = values()?.pop().flatten();
     let mut objects = render(&helm, everything.as_deref()).await?;
     objects.retain(|it| FOREIGN.contains(&it["kind"].as_str().unwrap_or_default()));
-    assert_eq!(objects.len(), 3);
+    assert_eq!(objects.len(), 4);
     assert_eq!(fits(&objects)?, None);
 
     objects[0]["spec"] = serde_json::json!({"nobody": 1});

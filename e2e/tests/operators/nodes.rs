@@ -84,7 +84,7 @@ async fn an_agent_that_cannot_load_its_probes_says_so_in_the_status() -> Result<
     assert_eq!((truth, reason), ("False", "CannotLoadProbes"));
     ensure!(
         message.starts_with("1 of 2 nodes measure; 1 node cannot load probes: node-b: ")
-            && message.contains("not permitted"),
+            && message.contains("the agent lacks CAP_SYS_ADMIN"),
         "{message}"
     );
     assert_eq!(status.nodes.not_ready[0].reason, "CannotLoadProbes");

@@ -21,6 +21,8 @@ use crate::process::workspace_binary;
 
 /// Entries of the map.
 const ENTRIES: u32 = 64;
+/// Entries that stay unused: an update that is preempted keeps the one that it replaces, and another then finds the map full.
+const SPARE: u32 = 16;
 /// Entries of a batch. More than a bucket ever holds here, which a batch has to have room for.
 const BATCH: u32 = 32;
 
@@ -188,7 +190,7 @@ fn create(map_type: MapType) -> Result<Map> {
         map_type: sys::MapType(map_type.number()),
         key_size: 4,
         value_size: 8,
-        max_entries: ENTRIES,
+        max_entries: ENTRIES + SPARE,
         flags: 0,
     })?;
     let value = vec![1; map.value_size()];

@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -192,11 +192,13 @@ fn close_amid_call(times: u64) -> Result<()> {
 
 fn exec_amid_batch(counts: &PathBuf) -> Result<()> {
     const ENTRIES: u32 = 16_384;
+    const BATCHES: u64 = 60;
     let map = map("executed", MapType::Hash, ENTRIES)?;
     for key in 0..ENTRIES {
         map.update(&key.to_ne_bytes(), &[0; 4], UpdateFlags::Any)?;
     }
     let counts = File::create(counts)?;
+    let ended = AtomicU64::new(0);
     when_asked(&map, || {
         let reader = || -> Result<()> {
             let mut keys = vec![0; 4 * ENTRIES as usize];
@@ -205,13 +207,16 @@ fn exec_amid_batch(counts: &PathBuf) -> Result<()> {
                 counts.write_at(&(call + 1).to_ne_bytes(), 0)?;
                 map.lookup_batch(&mut map.batch_cursor(), &mut keys, &mut values)?;
                 counts.write_at(&(call + 1).to_ne_bytes(), 8)?;
+                ended.store(call + 1, Ordering::Relaxed);
             }
             Ok(())
         };
         thread::scope(|scope| {
             let reader = scope.spawn(reader);
-            thread::sleep(Duration::from_millis(300));
-            ensure!(!reader.is_finished(), "the reader failed");
+            while ended.load(Ordering::Relaxed) < BATCHES {
+                ensure!(!reader.is_finished(), "the reader failed");
+                thread::sleep(Duration::from_millis(10));
+            }
             // Ends the other thread, wherever it is. What follows is said by the other program.
             let error = Command::new("/bin/sh")
                 .args(["-c", "echo done; read line"])

@@ -152,14 +152,15 @@ async fn an_agent_tells_what_its_host_sees_it_use() -> Result<()> {
     let map_id = workload.ready().map_id;
     let (agents, samples) = observed(map_id).await?;
 
-    let begin = samples.first().context("no sample")?.at;
-    let after = |seconds| {
-        let moment = begin + Duration::from_secs(seconds);
+    // From the end on, since a slow machine takes seconds to load the programs.
+    let end = samples.last().context("no sample")?.at;
+    let before = |seconds| {
+        let moment = end - Duration::from_secs(seconds);
         let found = samples.iter().find(|it| it.at >= moment);
-        found.with_context(|| format!("no sample after {seconds} s"))
+        found.with_context(|| format!("no sample {seconds} s before the end"))
     };
     // Between its two looks.
-    let (first, last) = (after(3)?, after(10)?);
+    let (first, last) = (before(11)?, before(4)?);
     let cost = agents.cost;
 
     let memory = cost.bpf_memory.context("no memory of BPF")?.bytes;

@@ -27,8 +27,8 @@ an agent held back for lack of room in a report is missing as well.
 **Labels are bounded.** No metric has a label for maps, processes, CPUs or nodes, and the operator has at most 16 classes
 of nodes. Of those, `status` tells the worst.
 
-**Only the leader** has latencies and figures of probes and agents; an operator that stands by exports the rest. Take
-`sum` or `max` over operators, or select `maplatency_operator_leader == 1`.
+**Only the leader** has latencies and figures of probes and agents; an operator that stands by exports `…_leader`, `…_info`,
+`…_reconcile_errors_total` and `process_*` alone. Take `sum` or `max` over operators, or select `maplatency_operator_leader == 1`.
 
 Objectives are not part of the resource yet, so there are no metrics of them.
 

@@ -74,12 +74,9 @@ impl Engine {
                 Ok(mut engine) => {
                     if tier == Tier::Tracepoint
                         && choice == TierChoice::Auto
-                        && let Some(cheaper) = engine.cheaper(&btf)?
+                        && let Some((cheaper, reason)) = engine.cheaper(&btf)?
                     {
-                        refusals.push(Refusal {
-                            tier,
-                            reason: "costs more, as most system calls are bpf(2)".to_owned(),
-                        });
+                        refusals.push(Refusal { tier, reason });
                         engine = cheaper;
                     }
                     // Its work is done.
@@ -106,19 +103,19 @@ impl Engine {
         })
     }
 
-    /// Another tier, where the host's system calls make it cost less.
-    fn cheaper(&mut self, btf: &Btf) -> Result<Option<Self>, LoadError> {
+    /// Another tier, where the host's system calls make it cost less, and why that is.
+    fn cheaper(&mut self, btf: &Btf) -> Result<Option<(Self, String)>, LoadError> {
         let calls = Calls::watch(&mut self.ebpf, btf)?;
-        info!(
-            percent_bpf = calls.share() * 100.0,
-            "Watched the host's system calls for a second"
-        );
-        if !calls.are_mostly_bpf() {
+        let percent_bpf = calls.share() * 100.0;
+        info!(percent_bpf, "Watched the host's system calls for a second");
+        if !calls.are_bpf_enough() {
             return Ok(None);
         }
+        let reason = format!("costs more, as {percent_bpf:.0} % of system calls are bpf(2)");
         Ok(Self::load_tier(Tier::TpBtf, btf)
             .inspect_err(|error| debug!(error = chain(error), "TpBtf does not work here"))
-            .ok())
+            .ok()
+            .map(|it| (it, reason)))
     }
 
     fn load_tier(tier: Tier, btf: &Btf) -> Result<Self, LoadError> {

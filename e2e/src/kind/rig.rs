@@ -32,7 +32,7 @@ const PROXIES: [&str; 6] = [
     "https_proxy",
     "no_proxy",
 ];
-/// What agents need, with the numbers of `linux/capability.h`.
+/// What agents and the reader of `helm test` need, with the numbers of `linux/capability.h`.
 const CAPABILITIES: [(&str, u32); 2] = [("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 
 /// How to bring it up.
@@ -262,7 +262,7 @@ fn warn_of_missing_capabilities(docker: &Docker) -> Result<()> {
         let missing = missing_capabilities(&status);
         if !missing.is_empty() {
             eprintln!(
-                "warning: {node} has no {}, and so agents will not start there: this Docker daemon is too old. \
+                "warning: {node} has no {}, and so `helm test` will not work there: this Docker daemon is too old. \
                  Use Docker 23 or newer, or stop it, and one is started for the cluster that can",
                 missing.join(" and ")
             );

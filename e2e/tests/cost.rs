@@ -155,8 +155,8 @@ async fn an_agent_tells_what_its_host_sees_it_use() -> Result<()> {
     // From the end on, since a slow machine takes seconds to load the programs.
     let end = samples.last().context("no sample")?.at;
     let before = |seconds| {
-        let moment = end - Duration::from_secs(seconds);
-        let found = samples.iter().find(|it| it.at >= moment);
+        let wanted = Duration::from_secs(seconds);
+        let found = samples.iter().find(|it| end - it.at <= wanted);
         found.with_context(|| format!("no sample {seconds} s before the end"))
     };
     // Between its two looks.

@@ -61,6 +61,7 @@ async fn helm_test_gets_a_latency_with_the_rights_of_the_charts_accounts_which_h
     command
         .args(["--listen", &listen])
         .args(["--agent-operator-url", &format!("https://{listen}")])
+        .args(["--http-listen", "127.0.0.1:0"])
         .env_clear()
         .env("POD_NAMESPACE", NAMESPACE)
         .env(

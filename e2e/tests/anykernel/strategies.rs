@@ -198,7 +198,7 @@ async fn what_batches_moved_is_estimated_and_readers_are_never_sampled() -> Resu
     let id = caller.map_id();
     let spec = format!(
         "{{maps: [{{ids: [{id}]}}], aggregation: {{strategy: Sampled, oneIn: 64}}, \
-         activeReads: {{cpus: '0', periodMilliseconds: 10}}}}"
+         activeReads: {{cpus: '0', periodMilliseconds: 20}}}}"
     );
     monitor.measure(vec![request("batches", &spec)?])?;
     tokio::task::block_in_place(|| caller.work())?;
@@ -217,9 +217,9 @@ async fn what_batches_moved_is_estimated_and_readers_are_never_sampled() -> Resu
     let (by_kernel, by_reader) = seen_by(&probe);
     println!("{by_reader} active reads, of which the kernel side saw {by_kernel}");
     if !may_skip(&monitor) {
-        // The reader counts on while the kernel side is read, for up to half a second on a slow machine.
+        // The reader counts on while the kernel side is read, which in a virtual machine takes a tenth of a second.
         assert!(
-            by_reader.abs_diff(by_kernel) <= 50,
+            by_reader.abs_diff(by_kernel) <= 8,
             "{by_kernel} of {by_reader}"
         );
     }

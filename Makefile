@@ -11,8 +11,10 @@ CHART_CRD := charts/maplatency/files/$(notdir $(CRD))
 # then chooses the features of dependencies for the whole workspace, and builds them once.
 PRINT_CRD = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- crd > target/crd.yaml
 
-METRICS := docs/metrics.md
-PRINT_METRICS = mkdir -p target && cargo run -q --locked --bin maplatency-operator -- metrics > target/metrics.md
+# Pages of docs/ that are printed.
+PAGES := metrics resource
+PRINT_PAGES = mkdir -p target/docs && for page in $(PAGES); do \
+	cargo run -q --locked --bin maplatency-operator -- docs $$page > target/docs/$$page.md; done
 
 VM = VM_LOGS=$${CARGO_TARGET_DIR:-target}/vm $${CARGO_TARGET_DIR:-target}/debug/maplatency-vm
 
@@ -20,7 +22,7 @@ KIND = $${CARGO_TARGET_DIR:-target}/debug/maplatency-kind
 # As above, for the features of the whole workspace.
 KIND_BUILD = cargo build --workspace --locked --bin maplatency-kind
 
-.PHONY: help setup demo check test cluster cluster-down cluster-test vm-test vm-count bench accuracy aggregation crds metrics chart-readme images images-check fmt clean
+.PHONY: help setup demo check test cluster cluster-down cluster-test vm-test vm-count bench accuracy aggregation crds docs chart-readme images images-check fmt clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,8 +43,10 @@ check: ## Format, lints, generated files, licences
 	@for crd in $(CRD) $(CHART_CRD); do \
 		diff -u $$crd target/crd.yaml || { echo "error: $$crd differs from the Rust types; run: make crds" >&2; exit 1; }; \
 	done
-	$(PRINT_METRICS)
-	@diff -u $(METRICS) target/metrics.md || { echo "error: $(METRICS) differs from the catalogue; run: make metrics" >&2; exit 1; }
+	@$(PRINT_PAGES)
+	@for page in $(PAGES); do \
+		diff -u docs/$$page.md target/docs/$$page.md || { echo "error: docs/$$page.md differs from the code; run: make docs" >&2; exit 1; }; \
+	done
 	@scripts/licences.sh
 
 test: ## Build and run all tests, against the running kernel and a real API server (as root)
@@ -119,10 +123,10 @@ images-check: ## Build the programs of the images twice, and compare the layers
 	@scripts/setup.sh images
 	@scripts/images.sh --check
 
-metrics: ## Write docs/metrics.md from the catalogue of metrics
+docs: ## Write docs/metrics.md and docs/resource.md, the pages that come from the code
 	@scripts/setup.sh check
-	$(PRINT_METRICS)
-	cp target/metrics.md $(METRICS)
+	$(PRINT_PAGES)
+	cp $(PAGES:%=target/docs/%.md) docs/
 
 fmt: ## Format the Rust code
 	cargo fmt --all

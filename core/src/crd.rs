@@ -4,6 +4,7 @@ pub mod agents;
 pub mod definition;
 pub mod exact;
 pub mod outliers;
+pub mod reference;
 pub mod spec;
 pub mod status;
 

@@ -46,12 +46,24 @@ impl Args {
     }
 }
 
+/// A page of the documentation that is generated.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Page {
+    /// docs/metrics.md: what operator and agent export to Prometheus.
+    Metrics,
+    /// docs/resource.md: the fields of the resource.
+    Resource,
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print docs/metrics.md: what operator and agent export to Prometheus.
+    /// Print a page of the documentation that is generated.
     #[command(hide = true)]
-    Metrics,
+    Docs {
+        /// Which one.
+        page: Page,
+    },
     /// Print the CustomResourceDefinition as YAML.
     ///
     /// To install it: maplatency-operator crd | kubectl apply --server-side -f -
@@ -409,7 +421,7 @@ mod tests {
         let line = ["maplatency-operator", "run"].iter().chain(arguments);
         match Args::try_parse_from(line)?.command {
             Command::Run(run) => Ok(*run),
-            Command::Crd | Command::Metrics | Command::Test(_) => {
+            Command::Crd | Command::Docs { .. } | Command::Test(_) => {
                 unreachable!("`run` was asked for")
             }
         }

@@ -38,7 +38,7 @@ use std::io::{IsTerminal as _, Write as _};
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{LogFormat, RunArgs};
+use crate::args::{LogFormat, Page, RunArgs};
 
 /// The `CustomResourceDefinition` as it is shipped.
 pub fn crd_yaml() -> anyhow::Result<String> {
@@ -73,10 +73,14 @@ pub fn print_crd() -> anyhow::Result<()> {
         .context("could not print the definition")
 }
 
-/// Prints the page on metrics.
-pub fn print_metrics() -> anyhow::Result<()> {
+/// Prints a page of the documentation.
+pub fn print_page(page: Page) -> anyhow::Result<()> {
+    let text = match page {
+        Page::Metrics => maplatency_metrics::docs::page(),
+        Page::Resource => maplatency_core::crd::reference::page(),
+    };
     std::io::stdout()
-        .write_all(maplatency_metrics::docs::page().as_bytes())
+        .write_all(text.as_bytes())
         .context("could not print the page")
 }
 

@@ -8,7 +8,7 @@ use maplatency_operator::chain::chain;
 fn main() -> ExitCode {
     let outcome = match Args::read().command {
         Command::Crd => maplatency_operator::print_crd(),
-        Command::Metrics => maplatency_operator::print_metrics(),
+        Command::Docs { page } => maplatency_operator::print_page(page),
         Command::Run(run) => maplatency_operator::run(*run),
         Command::Test(test) => maplatency_operator::proof::run(&test),
     };

@@ -22,10 +22,10 @@ KIND = $${CARGO_TARGET_DIR:-target}/debug/maplatency-kind
 # As above, for the features of the whole workspace.
 KIND_BUILD = cargo build --workspace --locked --bin maplatency-kind
 
-.PHONY: help setup demo check test cluster cluster-down cluster-test vm-test vm-count bench accuracy aggregation crds docs chart-readme images images-check fmt clean
+.PHONY: help setup demo check test cluster cluster-down cluster-test e2e vm-test vm-count bench accuracy aggregation crds docs chart-readme images images-check fmt clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Check this machine and install the Debian packages that are missing
 	@scripts/setup.sh check demo test
@@ -71,6 +71,17 @@ cluster-test: ## Test that cluster itself: what it can do, and that nothing is l
 	$(RIG) machine::
 	@$(KIND) up
 	@status=0; $(RIG) cluster:: || status=$$?; $(KIND) down; exit $$status
+
+PRODUCT = cargo test --workspace --locked --test product -- --ignored --test-threads=1
+# In the cluster of KUBECONFIG, which is left as it was, or in one that is made and taken down again.
+e2e: ## Test the product in a cluster of nodes: KUBECONFIG's, or one that is made (as root)
+	@scripts/setup.sh e2e images
+	@scripts/images.sh
+	cargo build --workspace --locked --bins
+	@if [ -n "$${KUBECONFIG:-}" ]; then exec $(PRODUCT); fi; \
+	before=0; $(KIND) status > /dev/null || before=1; $(KIND) up; \
+	status=0; $(PRODUCT) || status=$$?; \
+	[ $$before = 0 ] || $(KIND) down; exit $$status
 
 # A part of it: VM_KERNELS=6.12:full,6.1:none make vm-test.
 vm-test: ## Run the kernel tests on Debian's kernels, in virtual machines without KVM

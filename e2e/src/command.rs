@@ -1,5 +1,6 @@
 //! Programs that run to their end.
 
+use std::path::{Path, PathBuf};
 use std::process;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -99,4 +100,15 @@ pub(crate) fn lines_of_script(command: &mut process::Command) -> Result<Vec<Stri
     );
     let stdout = String::from_utf8(output.stdout).with_context(|| format!("output of {name}"))?;
     Ok(stdout.lines().map(str::to_owned).collect())
+}
+
+/// The shared libraries of a program, and its loader, as the loader itself tells them.
+pub(crate) fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
+    let listed = output_of(process::Command::new("ldd").arg(program))?;
+    // `name => /path (address)` or `/path (address)`; the kernel's own library has no path.
+    Ok(listed
+        .lines()
+        .filter_map(|it| it.split_whitespace().find(|word| word.starts_with('/')))
+        .map(PathBuf::from)
+        .collect())
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::command::{self, Output, lines_of_script};
+use crate::command::{self, Output, lines_of_script, output_of};
 use crate::workspace;
 
 /// Which Helm.
@@ -52,6 +52,43 @@ pub struct Helm {
 /// The chart.
 pub fn chart() -> PathBuf {
     workspace().join("charts/maplatency")
+}
+
+/// The chart as it was before the last commit that changed it, unpacked into a folder.
+///
+/// An error in a checkout without that much of its history.
+pub fn previous_chart(folder: &Path) -> Result<PathBuf> {
+    let git = |arguments: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        // In CI the checkout may belong to another user.
+        git.current_dir(workspace())
+            .args(["-c", "safe.directory=*"])
+            .args(arguments);
+        git
+    };
+    let list = [
+        "rev-list",
+        "--max-count=2",
+        "HEAD",
+        "--",
+        "charts/maplatency",
+    ];
+    let commits = output_of(&mut git(&list))?;
+    let previous = commits.lines().nth(1).context(
+        "the history of this checkout does not reach back to the previous chart; `git fetch --unshallow` gets it",
+    )?;
+    let file = folder.join("chart.tar");
+    let path = file.to_str().context("the path is not UTF-8")?;
+    output_of(&mut git(&[
+        "archive",
+        "--output",
+        path,
+        previous,
+        "charts/maplatency",
+    ]))?;
+    let mut unpack = std::process::Command::new("tar");
+    output_of(unpack.current_dir(folder).args(["-xf", path]))?;
+    Ok(folder.join("charts/maplatency"))
 }
 
 impl Helm {

@@ -6,6 +6,7 @@
 //! Nothing of the machine stays changed after [`rig::down`], whatever ended the run that brought the cluster up:
 //! [`state`] writes down what is there before it is changed.
 
+mod archive;
 mod config;
 mod diagnosis;
 mod docker;
@@ -19,7 +20,7 @@ mod tools;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tempfile::TempDir;
@@ -128,18 +129,52 @@ impl KindCluster {
         command::run(self.command(&program), arguments, "").await
     }
 
-    /// Loads an image archive (`docker save`, or an OCI archive) into every node.
-    pub async fn load(&self, archive: &Path) -> Result<()> {
-        let Some(name) = self.context.strip_prefix(KIND_CONTEXT).map(str::to_owned) else {
-            bail!(
-                "the context {} is of no cluster that kind made, and images can be loaded only into those",
-                self.context
-            );
-        };
-        let archive = archive.to_owned();
-        tokio::task::spawn_blocking(move || rig::load_into(&name, &[archive]))
+    /// Loads image archives (`docker save`, or OCI archives) into every node.
+    pub async fn load(&self, archives: &[&Path]) -> Result<()> {
+        let name = self.name("images can be loaded")?;
+        let archives: Vec<_> = archives.iter().map(|&it| it.to_owned()).collect();
+        tokio::task::spawn_blocking(move || rig::load_into(&name, &archives))
             .await
             .context("the task that loads images")?
+    }
+
+    /// Makes an image of one program and the libraries that it needs, and loads it into every node.
+    pub async fn load_program(&self, image: &str, program: &Path) -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let archive = archive::of_program(image, program, folder.path())?;
+        self.load(&[&archive]).await
+    }
+
+    /// Runs a program on a node, outside of its pods, and gives what it wrote.
+    pub async fn on_node(&self, node: &str, arguments: &[&str]) -> Result<String> {
+        self.docker(&[&["exec", node], arguments].concat()).await
+    }
+
+    /// Stops a node with all that runs there, and starts it again.
+    pub async fn restart_node(&self, node: &str) -> Result<()> {
+        self.docker(&["restart", "--time", "2", node])
+            .await
+            .map(drop)
+    }
+
+    async fn docker(&self, arguments: &[&str]) -> Result<String> {
+        let docker = rig::docker_of(&self.name("nodes are containers")?)?;
+        let mut command = docker.command(arguments);
+        tokio::task::spawn_blocking(move || command::output_of(&mut command))
+            .await
+            .context("the task that runs docker")?
+    }
+
+    /// What kind calls the cluster. `what` is possible in those of kind alone.
+    fn name(&self, what: &str) -> Result<String> {
+        let name = self.context.strip_prefix(KIND_CONTEXT);
+        let name = name.with_context(|| {
+            format!(
+                "the context {} is of no cluster that kind made, and {what} only in those",
+                self.context
+            )
+        })?;
+        Ok(name.to_owned())
     }
 
     /// The nodes that are no control planes, by name.

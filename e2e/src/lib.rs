@@ -27,6 +27,7 @@ pub mod http;
 pub mod kind;
 pub mod kubelet;
 pub mod measure;
+pub mod mistakes;
 pub mod process;
 pub mod prometheus;
 pub mod replicas;

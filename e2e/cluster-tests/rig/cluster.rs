@@ -1,6 +1,6 @@
 //! What the cluster can do.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -187,49 +187,19 @@ impl<'a> Namespace<'a> {
 
 /// Builds the image of the test's pods and loads it into the nodes.
 async fn load_peer(cluster: &KindCluster) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let archive = folder.path().join("peer.tar");
-    let program = script("build.sh", &["peer"])?;
+    let script = workspace().join("e2e/kind/build.sh");
+    let output = Command::new(script).arg("peer").output()?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let program = String::from_utf8(output.stdout)?;
     let program = program
         .trim()
         .strip_prefix("peer=")
         .context("build.sh named no peer")?;
-    let tree = folder.path().join("tree");
-    std::fs::create_dir(&tree)?;
-    std::fs::copy(program, tree.join("peer"))?;
-    let image = image_script(&tree)?;
-    std::fs::write(&archive, image)?;
-    cluster.load(&archive).await
-}
-
-fn script(name: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = Command::new(kind_folder().join(name));
-    let output = command.args(arguments).output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?)
-}
-
-fn image_script(tree: &Path) -> Result<Vec<u8>> {
-    let mut command = Command::new(kind_folder().join("image.sh"));
-    command
-        .arg(PEER)
-        .arg(tree)
-        .arg(r#"{"Entrypoint": ["/peer"]}"#);
-    let output = command.output()?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(output.stdout)
-}
-
-fn kind_folder() -> PathBuf {
-    workspace().join("e2e/kind")
+    cluster.load_program(PEER, Path::new(program)).await
 }
 
 fn write_chart(folder: &Path) -> Result<()> {

@@ -130,6 +130,12 @@ pub(super) fn load_into(name: &str, archives: &[PathBuf]) -> Result<()> {
     output_of(command.args(archives)).map(drop)
 }
 
+/// The daemon that runs the nodes of a cluster of kind.
+pub(super) fn docker_of(name: &str) -> Result<Docker> {
+    let ours = state::peek()?.filter(|_| name == NAME);
+    Ok(ours.map_or_else(Docker::of_environment, |it| it.docker))
+}
+
 /// Says on stdout how the cluster is. Gives back whether it works.
 pub fn status() -> Result<bool> {
     let Some(state) = state::peek()? else {

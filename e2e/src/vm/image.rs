@@ -8,6 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::command::libraries_of;
+
 use super::output_of;
 
 const INIT: &str = include_str!("init.sh");
@@ -141,17 +143,6 @@ fn add<W: Write>(archive: &mut Archive<W>, from: &Path, to: &Path, mode: u32) ->
     let content = fs::read(from).with_context(|| format!("could not read {}", from.display()))?;
     archive.file(to, mode, &content)?;
     Ok(())
-}
-
-/// The shared libraries of a program, and its loader, as the loader itself tells them.
-fn libraries_of(program: &Path) -> Result<Vec<PathBuf>> {
-    let listed = output_of(Command::new("ldd").arg(program))?;
-    // `name => /path (address)` or `/path (address)`; the kernel's own library has no path.
-    Ok(listed
-        .lines()
-        .filter_map(|it| it.split_whitespace().find(|word| word.starts_with('/')))
-        .map(PathBuf::from)
-        .collect())
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Installed, upgraded and uninstalled at a real API server.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use maplatency_e2e::controlplane::ControlPlane;
-use maplatency_e2e::helm::{Helm, Version, chart};
+use maplatency_e2e::helm::{Helm, Version, chart, previous_chart};
 use maplatency_e2e::{not_run, wait, workspace};
 use serde_json::{Value, json};
 
@@ -113,8 +112,9 @@ async fn what_is_uninstalled_leaves_what_crds_keep_says() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_chart_before_this_one_is_upgraded_with_its_definition_and_probes() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let Some(before) = previous(folder.path())? else {
-        return not_run("the upgrade from the chart before", "git does not have it");
+    let before = match previous_chart(folder.path()) {
+        Ok(chart) => chart,
+        Err(error) => return not_run("the upgrade from the chart before", &format!("{error:#}")),
     };
     let cluster = ControlPlane::start().await?;
     for version in Version::ALL {
@@ -232,42 +232,4 @@ async fn objects(cluster: &ControlPlane) -> Result<BTreeSet<String>> {
         .await?
         .ok()?;
     Ok(names.lines().map(str::to_owned).collect())
-}
-
-/// The chart as the commit before the last one that changed it had it, unpacked.
-fn previous(folder: &Path) -> Result<Option<PathBuf>> {
-    let git = |args: &[&str]| {
-        Command::new("git")
-            .current_dir(workspace())
-            // In CI the checkout may belong to another user.
-            .args(["-c", "safe.directory=*"])
-            .args(args)
-            .output()
-    };
-    let Ok(listed) = git(&[
-        "rev-list",
-        "--max-count=2",
-        "HEAD",
-        "--",
-        "charts/maplatency",
-    ]) else {
-        return Ok(None);
-    };
-    let listed = String::from_utf8(listed.stdout)?;
-    let Some(commit) = listed.lines().last() else {
-        return Ok(None);
-    };
-    let archive = git(&["archive", commit, "charts/maplatency"])?;
-    if !archive.status.success() {
-        return Ok(None);
-    }
-    let file = folder.join("chart.tar");
-    std::fs::write(&file, archive.stdout)?;
-    let unpacked = Command::new("tar")
-        .current_dir(folder)
-        .arg("-xf")
-        .arg(&file)
-        .status()?;
-    ensure!(unpacked.success(), "could not unpack the chart of {commit}");
-    Ok(Some(folder.join("charts/maplatency")))
 }

@@ -1,14 +1,15 @@
 //! Spikes: short times in which operations were far slower than in the rest of the window.
 //!
-//! Every slice of a map, operation and CPU is summed up as the time that it lost to slow operations. A slice in which
-//! much more was lost than in the others holds a spike. A CPU on which operations are slow all the time has none: that
+//! Every slice of a map, operation and CPU is summed up as the time that it lost to slow operations: to all of them, and
+//! to long ones alone, since the interrupts of a busy machine add up to as much as a spike. A slice in which much more was
+//! lost than in the others, by either sum, holds a spike. A CPU on which operations are slow all the time has none: that
 //! is what its percentiles tell.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::histogram::{BLOCK, Histogram, Percentile};
-use crate::measure::{Place, parts_per_million, time_lost};
+use crate::measure::{Place, SLOW_FACTOR, parts_per_million, time_lost};
 use crate::vocabulary::Operation;
 
 /// A spike that comes once, or at no regular time, lost at least this in a slice. Interrupts, timers and the agent
@@ -16,6 +17,8 @@ use crate::vocabulary::Operation;
 const LOST_ALONE: Duration = Duration::from_millis(10);
 /// One of those that come at regular times lost at least this.
 const LOST_REGULARLY: Duration = Duration::from_millis(1);
+/// Beyond this an operation is long. Interrupts take a tenth of it, and whoever takes a CPU away ten times as much.
+const LONG: Duration = Duration::from_micros(100);
 /// As long as it lasts, a spike loses at least one in this many parts of the time.
 const DENSITY: u64 = 10;
 /// By how many times the median distance from the median a slice has to stand out. By half of the median it has to, too.
@@ -72,9 +75,57 @@ pub struct SpikeWindow {
 #[derive(Clone, Debug)]
 struct Slice {
     to: Duration,
-    lost: u64,
+    lost: Lost,
     /// The operations in which most of it was lost, where it was enough for a spike.
     slow: Option<Slow>,
+}
+
+/// Time lost in a slice, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    /// To slow operations.
+    all: u64,
+    /// To those of them that were long.
+    long: u64,
+}
+
+impl Lost {
+    fn of(until_user: &Histogram, median: u64) -> Self {
+        let all = time_lost(until_user, median);
+        let long = u64::try_from(LONG.as_nanos()).unwrap_or(u64::MAX);
+        let long = until_user.excess(median, long.max(median.saturating_mul(SLOW_FACTOR)));
+        Self { all, long }
+    }
+
+    /// The median of each sum, and of how far each is from it.
+    fn usual(slices: &VecDeque<Slice>) -> (Self, Self) {
+        let median =
+            |of: &dyn Fn(&Self) -> u64| median_of(slices.iter().map(|it| of(&it.lost)).collect());
+        let usual = Self {
+            all: median(&|it| it.all),
+            long: median(&|it| it.long),
+        };
+        let distance = Self {
+            all: median(&|it| it.all.abs_diff(usual.all)),
+            long: median(&|it| it.long.abs_diff(usual.long)),
+        };
+        (usual, distance)
+    }
+
+    /// By how much one sum or the other is more than the usual.
+    fn beyond(self, usual: Self) -> u64 {
+        let all = self.all.saturating_sub(usual.all);
+        all.max(self.long.saturating_sub(usual.long))
+    }
+
+    fn stands_out(self, usual: Self, distance: Self) -> bool {
+        let stands_out = |lost: u64, usual: u64, distance: u64| {
+            lost > usual.saturating_add(distance.saturating_mul(DISTANCES))
+                && lost > usual.saturating_add(usual / 2)
+        };
+        stands_out(self.all, usual.all, distance.all)
+            || stands_out(self.long, usual.long, distance.long)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -113,13 +164,13 @@ impl SpikeWindow {
         spans: Option<&BTreeMap<u16, Span>>,
         median: u64,
     ) {
-        let lost = time_lost(until_user, median);
-        let enough = u128::from(lost) >= LOST_REGULARLY.as_nanos();
+        let lost = Lost::of(until_user, median);
+        let enough = u128::from(lost.all) >= LOST_REGULARLY.as_nanos();
         let slices = self.places.entry(place).or_default();
-        let usual = median_of(slices.iter().map(|it| it.lost).collect());
+        let beyond = lost.beyond(Lost::usual(slices).0);
         let slow = spans
-            .filter(|_| enough && lost > usual)
-            .and_then(|it| slow_part(until_user, it, median, lost - usual));
+            .filter(|_| enough && beyond > 0)
+            .and_then(|it| slow_part(until_user, it, median, beyond));
         slices.push_back(Slice { to, lost, slow });
     }
 
@@ -207,15 +258,12 @@ fn slow_part(
 
 /// The slices that stand out, and those of them that are parts of one spike as one.
 fn events_of(cpu: u32, slices: &VecDeque<Slice>) -> Vec<Event> {
-    let losses: Vec<u64> = slices.iter().map(|it| it.lost).collect();
-    let usual = median_of(losses.clone());
-    let distance = median_of(losses.iter().map(|it| it.abs_diff(usual)).collect());
-    let stands_out = |it: &u64| {
-        *it > usual.saturating_add(distance.saturating_mul(DISTANCES))
-            && *it > usual.saturating_add(usual / 2)
-    };
+    let (usual, distance) = Lost::usual(slices);
     let mut events: Vec<Event> = Vec::new();
-    for slice in slices.iter().filter(|it| stands_out(&it.lost)) {
+    for slice in slices
+        .iter()
+        .filter(|it| it.lost.stands_out(usual, distance))
+    {
         let Some(slow) = &slice.slow else {
             continue;
         };

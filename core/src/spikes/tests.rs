@@ -155,6 +155,80 @@ fn small_spikes_count_only_if_they_are_regular() {
     assert_eq!(spikes(30, &at_any_time), []);
 }
 
+/// The demo's incident on a fast machine with other work, second by second: how many milliseconds were lost to
+/// interrupts of some microseconds, and how many to reads of milliseconds.
+#[test]
+fn many_small_losses_do_not_hide_regular_spikes() {
+    let seconds = [
+        (35, 0),
+        (27, 0),
+        (20, 0),
+        (31, 51),
+        (23, 0),
+        (17, 5),
+        (16, 0),
+        (13, 48),
+        (16, 1),
+        (22, 0),
+        (15, 0),
+        (19, 44),
+        (14, 5),
+        (13, 0),
+        (14, 0),
+        (13, 52),
+        (13, 0),
+        (20, 0),
+        (16, 7),
+        (10, 52),
+        (11, 0),
+        (11, 0),
+        (13, 0),
+        (10, 48),
+        (10, 0),
+        (11, 0),
+        (10, 20),
+        (10, 36),
+        (11, 0),
+        (13, 6),
+        (11, 0),
+        (11, 51),
+        (11, 0),
+        (11, 0),
+        (11, 0),
+        (10, 52),
+    ];
+    let mut all = SpikeWindow::new(Duration::from_mins(1));
+    for (number, (small, large)) in (0..).zip(seconds) {
+        let mut second = Second::quiet(number);
+        let begin = milliseconds(number * 1_000);
+        second.count(
+            7_000,
+            small * 1_000_000 / 6_500,
+            begin,
+            begin + milliseconds(999),
+        );
+        let from = begin + milliseconds(300);
+        second.count(4_000_000, large / 4, from, from + milliseconds(large * 2));
+        second.count(
+            large % 4 * 1_000_000,
+            u64::from(large % 4 > 0),
+            from,
+            from + milliseconds(large % 4),
+        );
+        let to = milliseconds(number * 1_000 + 1_000);
+        all.add(place(0), to, &second.times, Some(&second.spans), MEDIAN);
+    }
+
+    let told = all.spikes(Duration::from_secs(36), micros);
+
+    let rows: Vec<_> = told.iter().map(|it| (it.count, it.period)).collect();
+    assert_eq!(
+        rows,
+        [(9, Some(milliseconds(4_000))), (1, None)],
+        "{told:?}"
+    );
+}
+
 #[test]
 fn one_that_was_missed_does_not_spoil_the_period() {
     let slow: Vec<_> = [0, 4, 8, 16, 20, 24, 28]

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use maplatency_e2e::cluster::probe_yaml;
 use maplatency_e2e::mistakes::{INVALID, REFUSED};
+use maplatency_e2e::wait::until;
 use maplatency_e2e::workspace;
 
 use super::shared::{PATIENCE, Product, installed};
@@ -45,12 +46,10 @@ async fn examples_apply_and_every_mistake_is_refused_with_its_message() -> Resul
 /// What the condition `Ready` says, once it says anything.
 async fn verdict(product: &Product, name: &str) -> Result<String> {
     let what = format!("a verdict on {name}");
-    product
-        .cluster
-        .until(&what, PATIENCE, async || {
-            let status = product.read(name).await?.status.unwrap_or_default();
-            let ready = status.conditions.into_iter().find(|it| it.type_ == "Ready");
-            Ok(ready.map(|it| format!("{}: {}", it.reason, it.message)))
-        })
-        .await
+    until(&what, PATIENCE, async || {
+        let status = product.read(name).await?.status.unwrap_or_default();
+        let ready = status.conditions.into_iter().find(|it| it.type_ == "Ready");
+        Ok(ready.map(|it| format!("{}: {}", it.reason, it.message)))
+    })
+    .await
 }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use maplatency_e2e::wait::until;
 use serde_json::json;
 
 use super::shared::{AGENT, NAMESPACE, OPERATOR, PATIENCE, Product, installed, nodes};
@@ -64,16 +65,14 @@ async fn agents_that_go_and_a_worker_that_restarts_double_nothing_and_count_on()
 
         let started = started_at(product, &worker).await?;
         product.cluster.restart_node(&worker).await?;
-        product
-            .cluster
-            .until("the agent of the restarted worker", PATIENCE, async || {
-                ensure!(
-                    started_at(product, &worker).await? != started,
-                    "it has not begun anew"
-                );
-                Ok(Some(()))
-            })
-            .await?;
+        until("the agent of the restarted worker", PATIENCE, async || {
+            ensure!(
+                started_at(product, &worker).await? != started,
+                "it has not begun anew"
+            );
+            Ok(Some(()))
+        })
+        .await?;
         began_measuring(product, &worker).await?;
         expected += batch(product, "third", &worker).await?;
         counted(product, expected).await
@@ -114,14 +113,12 @@ async fn counted(product: &Product, expected: u64) -> Result<()> {
         Ok(status.operations.iter().map(|it| it.count).sum())
     };
     let what = format!("{expected} reads in the status");
-    product
-        .cluster
-        .until(&what, PATIENCE, async || {
-            let count = count().await?;
-            ensure!(count == expected, "{count}");
-            Ok(Some(()))
-        })
-        .await?;
+    until(&what, PATIENCE, async || {
+        let count = count().await?;
+        ensure!(count == expected, "{count}");
+        Ok(Some(()))
+    })
+    .await?;
     // Three reports later.
     let begin = std::time::Instant::now();
     while begin.elapsed() < Duration::from_secs(6) {
@@ -145,13 +142,11 @@ async fn leader(product: &Product) -> Result<String> {
 }
 
 async fn new_leader(product: &Product, old: &str) -> Result<String> {
-    product
-        .cluster
-        .until("another leader", PATIENCE, async || {
-            let now = leader(product).await?;
-            Ok((now != old).then_some(now))
-        })
-        .await
+    until("another leader", PATIENCE, async || {
+        let now = leader(product).await?;
+        Ok((now != old).then_some(now))
+    })
+    .await
 }
 
 /// Kills the process of a pod on its node; the kubelet starts it again.
@@ -191,12 +186,10 @@ async fn hang_api_server(product: &Product) -> Result<()> {
         .cluster
         .on_node(&node, &["sh", "-c", &script])
         .await?;
-    product
-        .cluster
-        .until("the API server", PATIENCE, async || {
-            product.kubectl(&["get", "--raw=/readyz"]).await.map(Some)
-        })
-        .await?;
+    until("the API server", PATIENCE, async || {
+        product.kubectl(&["get", "--raw=/readyz"]).await.map(Some)
+    })
+    .await?;
     Ok(())
 }
 
@@ -213,29 +206,25 @@ async fn started_at(product: &Product, node: &str) -> Result<String> {
 }
 
 async fn new_agent(product: &Product, node: &str, old: &str) -> Result<()> {
-    product
-        .cluster
-        .until("another agent", PATIENCE, async || {
-            let now = product.pods(AGENT, Some(node)).await?;
-            ensure!(now.iter().any(|it| it != old), "{now:?}");
-            Ok(Some(()))
-        })
-        .await?;
+    until("another agent", PATIENCE, async || {
+        let now = product.pods(AGENT, Some(node)).await?;
+        ensure!(now.iter().any(|it| it != old), "{now:?}");
+        Ok(Some(()))
+    })
+    .await?;
     began_measuring(product, node).await
 }
 
 /// Waits until the agent of a node says that it measures.
 async fn began_measuring(product: &Product, node: &str) -> Result<()> {
-    product
-        .cluster
-        .until("an agent that measures", PATIENCE, async || {
-            let agents = product.pods(AGENT, Some(node)).await?;
-            let [agent] = &agents[..] else {
-                anyhow::bail!("{agents:?} in {NAMESPACE}");
-            };
-            let logs = product.here(&["logs", agent]).await?;
-            ensure!(logs.contains("Began measuring"), "{logs}");
-            Ok(Some(()))
-        })
-        .await
+    until("an agent that measures", PATIENCE, async || {
+        let agents = product.pods(AGENT, Some(node)).await?;
+        let [agent] = &agents[..] else {
+            anyhow::bail!("{agents:?} in {NAMESPACE}");
+        };
+        let logs = product.here(&["logs", agent]).await?;
+        ensure!(logs.contains("Began measuring"), "{logs}");
+        Ok(Some(()))
+    })
+    .await
 }

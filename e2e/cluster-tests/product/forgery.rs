@@ -1,6 +1,7 @@
 //! A pod that reports for another node than its own.
 
 use anyhow::{Context as _, Result, ensure};
+use maplatency_e2e::wait::until;
 use serde_json::{Value, json};
 
 use super::shared::{AGENTS, NAMESPACE, PATIENCE, Product, installed, nodes};
@@ -29,25 +30,21 @@ async fn a_report_with_the_token_of_another_node_is_refused_and_changes_nothing(
 
         let forger = forger(product, other, victim).await?;
         product.cluster.apply(&forger.to_string()).await?.ok()?;
-        let refused = product
-            .cluster
-            .until("the refusal", PATIENCE, async || {
-                let logs = product.here(&["logs", "forger"]).await?;
-                let refused = logs
-                    .lines()
-                    .find(|it| it.contains("the token is of a pod on node"));
-                Ok(Some(refused.context(logs.clone())?.to_owned()))
-            })
-            .await?;
+        let refused = until("the refusal", PATIENCE, async || {
+            let logs = product.here(&["logs", "forger"]).await?;
+            let refused = logs
+                .lines()
+                .find(|it| it.contains("the token is of a pod on node"));
+            Ok(Some(refused.context(logs.clone())?.to_owned()))
+        })
+        .await?;
         eprintln!("{refused}");
-        product
-            .cluster
-            .until("the event", PATIENCE, async || {
-                let events = product.here(&["get", "events", "--output=wide"]).await?;
-                ensure!(events.contains("AgentRefusedOtherNode"), "{events}");
-                Ok(Some(()))
-            })
-            .await?;
+        until("the event", PATIENCE, async || {
+            let events = product.here(&["get", "events", "--output=wide"]).await?;
+            ensure!(events.contains("AgentRefusedOtherNode"), "{events}");
+            Ok(Some(()))
+        })
+        .await?;
         // The honest agent goes on, and nothing came from the other.
         product.measuring("forged").await?;
         counts(product, made).await
@@ -64,27 +61,25 @@ async fn forger(product: &Product, on: &str, says: &str) -> Result<Value> {
     let labels = json!({"maplatency.dev/e2e": "true"});
     pod["metadata"] = json!({"name": "forger", "namespace": NAMESPACE, "labels": labels});
     pod["spec"]["nodeName"] = json!(on);
+    // The node that it is on is not selected.
+    pod["spec"]["affinity"] = Value::Null;
     let container = &mut pod["spec"]["containers"][0];
     let variables = container["env"]
         .as_array_mut()
         .context("it has variables")?;
-    let node = variables
-        .iter_mut()
-        .find(|it| it["name"] == "MAPLATENCY_NODE");
-    *node.context("one names the node")? = json!({"name": "MAPLATENCY_NODE", "value": says});
+    let node = variables.iter_mut().find(|it| it["name"] == "NODE_NAME");
+    *node.context("one names the node")? = json!({"name": "NODE_NAME", "value": says});
     Ok(pod)
 }
 
 /// Waits until the status tells exactly so many reads.
 async fn counts(product: &Product, expected: u64) -> Result<()> {
     let what = format!("{expected} reads in the status");
-    product
-        .cluster
-        .until(&what, PATIENCE, async || {
-            let status = product.read("forged").await?.status.unwrap_or_default();
-            let count: i64 = status.operations.iter().map(|it| it.count).sum();
-            ensure!(u64::try_from(count)? == expected, "{count}");
-            Ok(Some(()))
-        })
-        .await
+    until(&what, PATIENCE, async || {
+        let status = product.read("forged").await?.status.unwrap_or_default();
+        let count: i64 = status.operations.iter().map(|it| it.count).sum();
+        ensure!(u64::try_from(count)? == expected, "{count}");
+        Ok(Some(()))
+    })
+    .await
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use maplatency_core::MapLatencyProbeStatus;
 use maplatency_core::vocabulary::Operation;
+use maplatency_e2e::wait::until;
 use serde_json::json;
 
 use super::shared::{Product, installed, nodes};
@@ -55,23 +56,23 @@ async fn the_status_names_node_map_cpu_pod_and_period_of_an_incident_and_no_othe
                 json!({"maps": [{"names": [MAP]}], "nodeSelector": nodes(&[stalled, calm])}),
             )
             .await?;
-        let status = product
-            .cluster
-            .until("the incident in the status", LIMIT, async || {
-                let status = product.read("incident").await?.status.unwrap_or_default();
-                names(&status, stalled, map, pod)?;
-                Ok(Some(status))
-            })
-            .await?;
+        let status = until("the incident in the status", LIMIT, async || {
+            let status = product.read("incident").await?.status.unwrap_or_default();
+            names(&status, stalled, map, pod)?;
+            Ok(Some(status))
+        })
+        .await?;
+        // There are other spikes where all nodes share the CPUs of a small machine, but none that comes and comes again.
         for spike in &status.spikes {
-            ensure!(spike.node != calm, "a spike on the calm node: {spike:?}");
+            ensure!(
+                spike.node != calm || spike.period_nanoseconds.is_none(),
+                "the calm node: {spike:?}"
+            );
         }
-        let both = status.callers.iter().filter(|it| it.node == calm).count();
-        ensure!(
-            both > 0,
-            "the calm reader is no caller: {:?}",
-            status.callers
-        );
+        let slowest = status.slowest.first().context("a slowest row")?;
+        ensure!(slowest.node == stalled, "{slowest:?}");
+        let calls = status.callers.iter().any(|it| it.node == calm);
+        ensure!(calls, "the calm reader is no caller: {:?}", status.callers);
         show(product).await
     })
     .await

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use maplatency_e2e::wait::until;
 use serde_json::json;
 
 use super::shared::{NAMESPACE, PATIENCE, RELEASE, installed};
@@ -50,38 +51,34 @@ async fn after_helm_install_a_probe_shows_both_workers_and_a_p99_within_a_minute
                 }),
             )
             .await?;
-        let row = product
-            .cluster
-            .until("a P99 of both workers", MINUTE, async || {
-                let table = product.kubectl(&["get", "maplatencyprobes"]).await?;
-                let row = Row::find(&table, "first")?;
-                // Both agents see both maps, as the nodes share a kernel.
-                let complete =
-                    row.of("MAPS") == "2" && row.of("NODES") == "2/2" && row.of("READY") == "True";
-                ensure!(complete && row.of("P99").ends_with('s'), "{table}");
-                Ok(Some(table.clone()))
-            })
-            .await?;
+        let row = until("a P99 of both workers", MINUTE, async || {
+            let table = product.kubectl(&["get", "maplatencyprobes"]).await?;
+            let row = Row::find(&table, "first")?;
+            // Both agents see both maps, as the nodes share a kernel.
+            let complete =
+                row.of("MAPS") == "2" && row.of("NODES") == "2/2" && row.of("READY") == "True";
+            ensure!(complete && row.of("P99").ends_with('s'), "{table}");
+            Ok(Some(table.clone()))
+        })
+        .await?;
         eprintln!("after {:.1?}:\n{row}", begin.elapsed());
 
-        let described = product
-            .cluster
-            .until("conditions and events", PATIENCE, async || {
-                let text = product
-                    .kubectl(&["describe", "maplatencyprobe", "first"])
-                    .await?;
-                for part in [
-                    "AgentsReady",
-                    "MapsFound",
-                    "Events:",
-                    "Measuring",
-                    "maplatency-operator",
-                ] {
-                    ensure!(text.contains(part), "no {part:?} in {text}");
-                }
-                Ok(Some(text))
-            })
-            .await?;
+        let described = until("conditions and events", PATIENCE, async || {
+            let text = product
+                .kubectl(&["describe", "maplatencyprobe", "first"])
+                .await?;
+            for part in [
+                "AgentsReady",
+                "MapsFound",
+                "Events:",
+                "Measuring",
+                "maplatency-operator",
+            ] {
+                ensure!(text.contains(part), "no {part:?} in {text}");
+            }
+            Ok(Some(text))
+        })
+        .await?;
         eprintln!("{described}");
         Ok(())
     })

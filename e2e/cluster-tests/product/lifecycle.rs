@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use maplatency_bpf::sys;
 use maplatency_e2e::helm::{chart, previous_chart};
 use maplatency_e2e::not_run;
+use maplatency_e2e::wait::until;
 use serde_json::json;
 
 use super::shared::{AGENT, NAMESPACE, PATIENCE, Product, RELEASE, installed, nodes, with_cluster};
@@ -58,14 +59,12 @@ async fn an_upgrade_and_a_rollback_with_traffic_count_nothing_twice_and_all_that
             .await?;
         let after = product.truth_of("tail").await?.reads;
         let what = format!("{after} reads beside {before}");
-        product
-            .cluster
-            .until(&what, PATIENCE, async || {
-                let count = count(product).await?;
-                ensure!(count == before + after, "{count}");
-                Ok(Some(()))
-            })
-            .await
+        until(&what, PATIENCE, async || {
+            let count = count(product).await?;
+            ensure!(count == before + after, "{count}");
+            Ok(Some(()))
+        })
+        .await
     })
     .await
 }
@@ -88,20 +87,18 @@ async fn nothing_is_left_in_the_kernel_after_helm_uninstall() -> Result<()> {
         product
             .helm(&["uninstall", RELEASE, "--namespace", NAMESPACE, "--wait"])
             .await?;
-        product
-            .cluster
-            .until(
-                "pods and what they had in the kernel to go",
-                PATIENCE,
-                async || {
-                    let pods = product.pods(AGENT, None).await?;
-                    ensure!(pods.is_empty(), "{pods:?}");
-                    let left = InKernel::now()?.without(&before);
-                    ensure!(left == InKernel::default(), "{left:?}");
-                    Ok(Some(()))
-                },
-            )
-            .await?;
+        until(
+            "pods and what they had in the kernel to go",
+            PATIENCE,
+            async || {
+                let pods = product.pods(AGENT, None).await?;
+                ensure!(pods.is_empty(), "{pods:?}");
+                let left = InKernel::now()?.without(&before);
+                ensure!(left == InKernel::default(), "{left:?}");
+                Ok(Some(()))
+            },
+        )
+        .await?;
         // As the chart's values say, what users made stays.
         product
             .kubectl(&["get", "maplatencyprobe", "leaving"])
@@ -165,24 +162,20 @@ fn pins(folder: &str) -> Result<BTreeSet<String>> {
 /// Waits until the agents have a CPU budget, and all of them are there.
 async fn rolled_out(product: &Product, budget: &str) -> Result<()> {
     let what = format!("agents with a budget of {budget}");
-    product
-        .cluster
-        .until(&what, PATIENCE, async || {
-            let set = product.object(&[super::shared::AGENTS]).await?;
-            let text = set["spec"]["template"].to_string();
-            ensure!(text.contains(&format!("\"{budget}\"")), "{text}");
-            let status = &set["status"];
-            let current = set["metadata"]["generation"] == status["observedGeneration"];
-            let all = &status["desiredNumberScheduled"];
-            ensure!(
-                current
-                    && &status["updatedNumberScheduled"] == all
-                    && &status["numberReady"] == all,
-                "{status}"
-            );
-            Ok(Some(()))
-        })
-        .await?;
+    until(&what, PATIENCE, async || {
+        let set = product.object(&[super::shared::AGENTS]).await?;
+        let text = set["spec"]["template"].to_string();
+        ensure!(text.contains(&format!("\"{budget}\"")), "{text}");
+        let status = &set["status"];
+        let current = set["metadata"]["generation"] == status["observedGeneration"];
+        let all = &status["desiredNumberScheduled"];
+        ensure!(
+            current && &status["updatedNumberScheduled"] == all && &status["numberReady"] == all,
+            "{status}"
+        );
+        Ok(Some(()))
+    })
+    .await?;
     product.measuring("traffic").await
 }
 
@@ -195,14 +188,12 @@ async fn count(product: &Product) -> Result<u64> {
 /// The count that does not change any more.
 async fn settled(product: &Product) -> Result<u64> {
     let mut seen = (0, std::time::Instant::now());
-    product
-        .cluster
-        .until("a count that stays", PATIENCE, async || {
-            let now = count(product).await?;
-            if now != seen.0 {
-                seen = (now, std::time::Instant::now());
-            }
-            Ok((seen.1.elapsed().as_secs() >= 8).then_some(now))
-        })
-        .await
+    until("a count that stays", PATIENCE, async || {
+        let now = count(product).await?;
+        if now != seen.0 {
+            seen = (now, std::time::Instant::now());
+        }
+        Ok((seen.1.elapsed().as_secs() >= 8).then_some(now))
+    })
+    .await
 }

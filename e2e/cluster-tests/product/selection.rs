@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
+use maplatency_e2e::wait::until;
 use serde_json::json;
 
 use super::shared::{AGENTS, PATIENCE, Product, installed, nodes};
@@ -27,12 +28,10 @@ async fn agents_leave_and_come_with_the_selector_and_go_with_the_last_probe() ->
         product
             .kubectl(&["delete", "maplatencyprobe", "wandering"])
             .await?;
-        product
-            .cluster
-            .until("the DaemonSet to go", PATIENCE, async || {
-                Ok((!has_daemon_set(product).await?).then_some(()))
-            })
-            .await?;
+        until("the DaemonSet to go", PATIENCE, async || {
+            Ok((!has_daemon_set(product).await?).then_some(()))
+        })
+        .await?;
         agents_on(product, &[]).await
     })
     .await
@@ -48,17 +47,15 @@ async fn has_daemon_set(product: &Product) -> Result<bool> {
 async fn agents_on(product: &Product, expected: &[&str]) -> Result<()> {
     let expected: BTreeSet<_> = expected.iter().copied().collect();
     let what = format!("agents on {expected:?} alone");
-    product
-        .cluster
-        .until(&what, PATIENCE, async || {
-            let nodes = "jsonpath={range .items[*]}{.spec.nodeName}{'\\n'}{end}";
-            let label = ["--selector", super::shared::AGENT, "--output", nodes];
-            let found = product
-                .here(&[&["get", "pods"][..], &label].concat())
-                .await?;
-            let found: BTreeSet<_> = found.lines().collect();
-            ensure!(found == expected, "they are on {found:?}");
-            Ok(Some(()))
-        })
-        .await
+    until(&what, PATIENCE, async || {
+        let nodes = "jsonpath={range .items[*]}{.spec.nodeName}{'\\n'}{end}";
+        let label = ["--selector", super::shared::AGENT, "--output", nodes];
+        let found = product
+            .here(&[&["get", "pods"][..], &label].concat())
+            .await?;
+        let found: BTreeSet<_> = found.lines().collect();
+        ensure!(found == expected, "they are on {found:?}");
+        Ok(Some(()))
+    })
+    .await
 }

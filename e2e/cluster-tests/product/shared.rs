@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use kube::{Api, Client};
 use maplatency_core::MapLatencyProbe;
 use maplatency_e2e::helm::{self, Version};
 use maplatency_e2e::kind::KindCluster;
 use maplatency_e2e::process::workspace_binary;
+use maplatency_e2e::wait::until;
 use maplatency_e2e::workload::Truth;
 use maplatency_e2e::workspace;
 use serde_json::{Value, json};
@@ -34,6 +36,7 @@ static LOADED: OnceCell<()> = OnceCell::const_new();
 pub(super) struct Product {
     /// The cluster.
     pub(super) cluster: KindCluster,
+    client: Client,
     /// Two nodes that are no control planes.
     pub(super) workers: [String; 2],
 }
@@ -68,7 +71,12 @@ impl Product {
         let Ok(workers) = workers.try_into() else {
             bail!("the cluster has to have two nodes beside the control plane");
         };
-        Ok(Self { cluster, workers })
+        let client = cluster.client()?;
+        Ok(Self {
+            cluster,
+            client,
+            workers,
+        })
     }
 
     async fn make_namespace(&self) -> Result<()> {
@@ -155,16 +163,16 @@ impl Product {
         Ok(())
     }
 
-    /// A probe with its status.
+    /// A probe with its status. Without kubectl, which would keep a CPU busy if it ran again and again.
     pub(super) async fn read(&self, name: &str) -> Result<MapLatencyProbe> {
-        let probe = self.object(&["maplatencyprobe", name]).await?;
-        serde_json::from_value(probe).context("the probe")
+        let probes = Api::<MapLatencyProbe>::all(self.client.clone());
+        Ok(probes.get(name).await?)
     }
 
     /// Waits until every selected agent measures for a probe as it is now.
     pub(super) async fn measuring(&self, name: &str) -> Result<()> {
         let what = format!("agents that measure for {name}");
-        let wait = self.cluster.until(&what, PATIENCE, async || {
+        let wait = until(&what, PATIENCE, async || {
             let probe = self.read(name).await?;
             let status = probe.status.unwrap_or_default();
             let condition = status
@@ -210,7 +218,7 @@ impl Product {
     /// The id of the map that a reader has made.
     pub(super) async fn map_of(&self, reader: &str) -> Result<i64> {
         let what = format!("the map of {reader}");
-        let wait = self.cluster.until(&what, PATIENCE, async || {
+        let wait = until(&what, PATIENCE, async || {
             let logs = self.here(&["logs", reader]).await?;
             let line = logs.lines().next().context("it has said nothing yet")?;
             let ready: Value = serde_json::from_str(line).context(line.to_owned())?;
@@ -222,7 +230,7 @@ impl Product {
     /// What a reader says of its reads, once it has made all of them.
     pub(super) async fn truth_of(&self, reader: &str) -> Result<Truth> {
         let what = format!("the end of {reader}");
-        let wait = self.cluster.until(&what, PATIENCE, async || {
+        let wait = until(&what, PATIENCE, async || {
             let logs = self.here(&["logs", reader]).await?;
             let line = logs.lines().nth(1).context("it has no result yet")?;
             Ok(Some(serde_json::from_str(line).context(line.to_owned())?))

@@ -24,7 +24,8 @@ pub(super) const AGENTS: &str = "daemonset/maplatency-agent";
 /// What the operator answers or does within seconds on an idle machine.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 
-const WORKLOAD: &str = "localhost/maplatency-workload:1";
+/// What pods read maps with; before it comes the registry.
+const WORKLOAD: &str = "maplatency-workload:1";
 /// Says that the namespace is ours, so that nobody's own installation is removed.
 const MARK: &str = "maplatency.dev/e2e";
 /// Of a cluster whose nodes pull their images: the registry that has them.
@@ -204,7 +205,7 @@ impl Product {
                 "terminationGracePeriodSeconds": 5,
                 "containers": [{
                     "name": "reader",
-                    "image": WORKLOAD,
+                    "image": workload(),
                     "args": arguments,
                     // Making maps needs it, where a node has no CAP_BPF.
                     "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}},
@@ -260,22 +261,26 @@ pub(super) fn nodes(names: &[&str]) -> Value {
     json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": names}]})
 }
 
-/// Loads what pods run, where nodes can be given images.
+/// Loads what pods run, unless nodes pull it.
 async fn load(cluster: &KindCluster) -> Result<()> {
-    if std::env::var_os(REGISTRY).is_none() {
-        let folder = images();
-        let archives =
-            ["maplatency-operator.tar", "maplatency-agent.tar"].map(|it| folder.join(it));
-        let missing = archives.iter().find(|it| !it.is_file());
-        if let Some(missing) = missing {
-            bail!("{} is missing; `make images` makes it", missing.display());
-        }
-        cluster
-            .load(&archives.each_ref().map(PathBuf::as_path))
-            .await?;
+    if std::env::var_os(REGISTRY).is_some() {
+        return Ok(());
     }
-    let workload = workspace_binary("maplatency-workload")?;
-    cluster.load_program(WORKLOAD, &workload).await
+    let folder = images();
+    let archives = ["maplatency-operator.tar", "maplatency-agent.tar"].map(|it| folder.join(it));
+    if let Some(missing) = archives.iter().find(|it| !it.is_file()) {
+        bail!("{} is missing; `make images` makes it", missing.display());
+    }
+    cluster
+        .load(&archives.each_ref().map(PathBuf::as_path))
+        .await?;
+    let program = workspace_binary("maplatency-workload")?;
+    cluster.load_program(&workload(), &program).await
+}
+
+fn workload() -> String {
+    let registry = std::env::var(REGISTRY);
+    format!("{}/{WORKLOAD}", registry.as_deref().unwrap_or("localhost"))
 }
 
 /// Where `make images` leaves them.

@@ -16,9 +16,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
+use maplatency_metrics::http;
 use maplatency_proto::{Hello, Transport};
-use tokio::net::TcpListener;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -36,6 +36,9 @@ use stream::Session;
 /// Until it is tried again to measure a node where that failed.
 const AGAIN: Duration = Duration::from_mins(1);
 
+/// The same for a port that another program has.
+const PORT_AGAIN: Duration = Duration::from_secs(30);
+
 /// Serves until a signal comes, or measuring ends that had begun.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let host = Host::detect(Some(args.node.clone()))?;
@@ -52,10 +55,10 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 async fn serve_until_told(args: &ServeArgs, host: Host, dialer: &Dialer) -> anyhow::Result<()> {
     let mut signals = Signals::watch()?;
     let exported = Arc::new(Exported::default());
-    let mut http = std::pin::pin!(http(args.http_listen, Arc::clone(&exported)));
+    let mut metrics = std::pin::pin!(metrics(args.http_listen, Arc::clone(&exported), PORT_AGAIN));
     let started = tokio::select! {
         started = start(args, &host, dialer, &mut signals) => started?,
-        ended = &mut http => return ended,
+        never = &mut metrics => match never {},
     };
     let Some(monitor) = started else {
         return Ok(());
@@ -78,7 +81,7 @@ async fn serve_until_told(args: &ServeArgs, host: Host, dialer: &Dialer) -> anyh
         never = keep_connected(dialer, &mut session) => match never {},
         () = measuring => false,
         () = signals.told_to_end() => true,
-        ended = &mut http => return ended,
+        never = &mut metrics => match never {},
     };
     process::stop(monitor).await?;
     if !was_told {
@@ -122,23 +125,25 @@ async fn start(
     }
 }
 
-/// Answers for metrics, if that is asked for.
-async fn http(listen: Option<SocketAddr>, exported: Arc<Exported>) -> anyhow::Result<()> {
+/// Answers for metrics, if that is asked for. A port that is taken ends no measuring; it may be free later.
+async fn metrics(
+    listen: Option<SocketAddr>,
+    exported: Arc<Exported>,
+    again: Duration,
+) -> Infallible {
     let Some(address) = listen else {
         return std::future::pending().await;
     };
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.with_context(|| {
-        format!("could not listen on {address} for --http-listen; write another address or port")
-    })?;
-    let address = listener
-        .local_addr()
-        .context("could not read the address")?;
-    info!(%address, "Serving metrics");
-    let router = maplatency_metrics::http::router(exported);
-    maplatency_metrics::http::serve(listener, router)
-        .await
-        .context("the HTTP server failed")
+    let listener = loop {
+        match http::listen(address).await {
+            Ok(listener) => break listener,
+            Err(failure) => {
+                error!(error = brief_chain(&failure.into()), "Cannot serve metrics");
+                sleep(again).await;
+            }
+        }
+    };
+    http::serve(listener, http::router(exported)).await
 }
 
 fn hello(host: &Host, tier: &str, problem: Option<&str>) -> Hello {
@@ -181,6 +186,7 @@ async fn keep_connected(dialer: &Dialer, session: &mut Session<'_>) -> Infallibl
 mod tests {
     use super::*;
     use maplatency_proto::wire;
+    use tokio::net::{TcpListener, TcpStream};
 
     #[test]
     fn a_hello_is_taken_whatever_the_kernel_says_of_the_tiers() {
@@ -192,5 +198,25 @@ mod tests {
         let tier = format!("TpBtf (Fentry refused: {}\n)", "no ".repeat(300));
         let hello = hello(&host, &tier, Some(&tier));
         assert_eq!(Hello::try_from(wire::Hello::from(hello.clone())), Ok(hello));
+    }
+
+    #[tokio::test]
+    async fn metrics_are_served_once_the_port_that_was_taken_is_free() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let again = Duration::from_millis(10);
+        let serving = async { match metrics(Some(address), Arc::default(), again).await {} };
+        let asking = async {
+            // Until it has failed once.
+            sleep(again).await;
+            drop(taken);
+            while TcpStream::connect(address).await.is_err() {
+                sleep(again).await;
+            }
+        };
+        tokio::select! {
+            () = serving => unreachable!(),
+            done = tokio::time::timeout(Duration::from_mins(1), asking) => done.unwrap(),
+        }
     }
 }

@@ -1,7 +1,10 @@
 //! `/metrics`, in the form that the scraper asks for.
 
+use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,14 +12,35 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::prometheus_protobuf;
 use prometheus_client::registry::Registry;
 use prost::Message as _;
 use tokio::net::TcpListener;
-use tracing::error;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
 
 use crate::sink::{Export, Exporter};
 use crate::text;
+
+/// Connections at once. Beyond them callers wait.
+const CONNECTIONS: usize = 64;
+/// Longest time for one connection, from when it is accepted to the end of the answer.
+const LIFE: Duration = Duration::from_secs(10);
+/// After an accept that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Nobody can be served at that address.
+#[derive(Debug, thiserror::Error)]
+#[error("could not listen on {address} for --http-listen; write another address or port")]
+pub struct Taken {
+    address: SocketAddr,
+    source: io::Error,
+}
 
 /// The only format with native histograms.
 const PROTOBUF: &str =
@@ -31,9 +55,47 @@ pub fn router<E: Export>(exported: Arc<E>) -> Router {
         .with_state(Arc::new(registry))
 }
 
-/// Serves for as long as the process.
-pub async fn serve(listener: TcpListener, router: Router) -> io::Result<()> {
-    axum::serve(listener, router).await
+/// Listens, and logs where.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, Taken> {
+    let taken = |source| Taken { address, source };
+    let listener = TcpListener::bind(address).await.map_err(taken)?;
+    let address = listener.local_addr().map_err(taken)?;
+    info!(%address, "Serving metrics over HTTP");
+    Ok(listener)
+}
+
+/// Serves for as long as the process, so many connections at once, each for one request and a limited time.
+pub async fn serve(listener: TcpListener, router: Router) -> Infallible {
+    serve_each_for(listener, router, LIFE).await
+}
+
+async fn serve_each_for(listener: TcpListener, router: Router, life: Duration) -> Infallible {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let room = Arc::clone(&room).acquire_owned().await;
+        let room = room.expect("nobody closes the semaphore");
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(failure) => {
+                // Such as too many open files, which may be over in a moment.
+                warn!(%failure, "Could not accept a connection for metrics");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        while connections.try_join_next().is_some() {}
+        let service = TowerToHyperService::new(router.clone());
+        connections.spawn(async move {
+            let connection = http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), service);
+            if timeout(life, connection).await.is_err() {
+                debug!("Closed a connection for metrics that took too long");
+            }
+            drop(room);
+        });
+    }
 }
 
 async fn metrics(State(registry): State<Arc<Registry>>, headers: HeaderMap) -> Response {
@@ -77,6 +139,8 @@ mod tests {
     use crate::catalog::{AGENT_OPERATIONS, AGENT_REPORTS};
     use crate::sink::Sink;
     use maplatency_core::histogram::Histogram;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     struct Sample;
 
@@ -114,6 +178,33 @@ mod tests {
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }
+    }
+
+    /// Who connects and says nothing must not keep the port for itself, or hold memory without end.
+    #[tokio::test]
+    async fn those_that_say_nothing_are_cut_off_and_others_are_answered() {
+        let listener = listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = router(Arc::new(Sample));
+        let life = Duration::from_millis(200);
+        let serving = async { match serve_each_for(listener, router, life).await {} };
+        let asking = async {
+            let mut silent = Vec::new();
+            for _ in 0..2 * CONNECTIONS {
+                silent.push(TcpStream::connect(address).await.unwrap());
+            }
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = tokio::select! {
+            answer = asking => answer,
+            () = serving => unreachable!(),
+        };
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     #[test]

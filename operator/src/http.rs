@@ -8,16 +8,14 @@
 //!
 //! A Service that follows `/readyz` leads agents to the leader alone.
 
-use std::net::SocketAddr;
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
-use tracing::info;
 
 use crate::leader::{Leadership, Terms};
 use crate::metrics::Metrics;
@@ -44,25 +42,9 @@ impl Health {
     }
 }
 
-/// Listens, and says where.
-pub async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await;
-    let listener = listener.with_context(|| {
-        format!("could not listen on {address} for --http-listen; write another address or port")
-    })?;
-    let address = listener
-        .local_addr()
-        .context("could not read the address")?;
-    info!(%address, "Serving health and metrics");
-    Ok(listener)
-}
-
 /// Answers for as long as the process.
-pub async fn serve(listener: TcpListener, health: Health) -> anyhow::Result<()> {
-    let router = router(health);
-    maplatency_metrics::http::serve(listener, router)
-        .await
-        .context("the HTTP server failed")
+pub async fn serve(listener: TcpListener, health: Health) -> Infallible {
+    maplatency_metrics::http::serve(listener, router(health)).await
 }
 
 fn router(health: Health) -> Router {

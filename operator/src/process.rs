@@ -49,7 +49,7 @@ pub(crate) async fn serve(args: RunArgs) -> anyhow::Result<()> {
         terms,
         metrics: Arc::clone(&metrics),
     };
-    let listener = http::listen(args.http_listen).await?;
+    let listener = maplatency_metrics::http::listen(args.http_listen).await?;
     let mut http = std::pin::pin!(http::serve(listener, health));
     let leads = async {
         let owner = match &args.deployment {
@@ -65,7 +65,7 @@ pub(crate) async fn serve(args: RunArgs) -> anyhow::Result<()> {
     };
     let (owner, mut election) = tokio::select! {
         leads = leads => leads?,
-        ended = &mut http => return ended,
+        never = &mut http => match never {},
         () = &mut terminated => {
             info!("Ended");
             return Ok(());
@@ -84,7 +84,7 @@ pub(crate) async fn serve(args: RunArgs) -> anyhow::Result<()> {
     // Kubernetes restarts only a process that exits, so no long-lived task runs detached.
     tokio::select! {
         ended = &mut work => ended?,
-        ended = &mut http => ended?,
+        never = &mut http => match never {},
         lost = election.lost() => return Err(lost.into()),
         () = &mut terminated => {
             info!("Ending");

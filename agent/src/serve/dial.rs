@@ -4,7 +4,9 @@
 //! agent runs.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::hash::{BuildHasher as _, RandomState};
+use std::io::{self, ErrorKind, Read as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +19,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -28,6 +31,8 @@ use crate::args::ServeArgs;
 
 /// Longest time for a connection to come about.
 const CONNECT: Duration = Duration::from_secs(5);
+/// As long as there is another address: of a node that is gone, or of an operator that hangs, comes no answer.
+const ATTEMPT: Duration = Duration::from_millis(1500);
 /// A connection is asked this often whether it still stands, and has this long to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
@@ -249,9 +254,45 @@ impl Connector {
         let host = url.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let port = url.port_u16().unwrap_or(443);
-        let tcp = TcpStream::connect((host, port)).await?;
+        let mut addresses: Vec<_> = lookup_host((host, port)).await?.collect();
+        // So that none is the first, or the last, each time.
+        let by_chance = RandomState::new().hash_one(());
+        let first = by_chance.checked_rem(addresses.len() as u64).unwrap_or(0);
+        addresses.rotate_left(usize::try_from(first).unwrap_or(0));
+        self.connect_to_any(&addresses).await.map(TokioIo::new)
+    }
+
+    /// Connects to the first address that lets it. The last one has all the time that is left.
+    async fn connect_to_any(&self, addresses: &[SocketAddr]) -> io::Result<TlsStream<TcpStream>> {
+        let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
+        let mut tells_most = false;
+        for (index, address) in addresses.iter().enumerate() {
+            let attempt = self.connect_to(*address);
+            let result = if index + 1 < addresses.len() {
+                timeout(ATTEMPT, attempt)
+                    .await
+                    .unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
+            } else {
+                attempt.await
+            };
+            match result {
+                Ok(stream) => return Ok(stream),
+                // Operators that stand by refuse, so what another one says matters more.
+                Err(error) if !tells_most => {
+                    let says_little = [ErrorKind::ConnectionRefused, ErrorKind::TimedOut];
+                    tells_most = !says_little.contains(&error.kind());
+                    failure = error;
+                }
+                Err(_) => (),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+        let tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
-        self.tls.connect(self.name, tcp).await.map(TokioIo::new)
+        self.tls.connect(self.name.clone(), tcp).await
     }
 }
 
@@ -278,6 +319,38 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         file
+    }
+
+    /// A node that is gone, or an operator that hangs, must not use up the time of the others.
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_leads_to_the_next() {
+        let url = Uri::from_static("https://operator.test:7443");
+        let connector = Connector::new(&url, RootCertStore::empty()).unwrap();
+        // The kernel takes its connections, and nobody answers on them.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refusing = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refuses = refusing.local_addr().unwrap();
+        drop(refusing);
+        let ending = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ends = ending.local_addr().unwrap();
+        let server = async {
+            drop(ending.accept().await.unwrap());
+            std::future::pending::<()>().await;
+        };
+        let addresses = [silent.local_addr().unwrap(), ends, refuses];
+
+        let connect = timeout(CONNECT, connector.connect_to_any(&addresses));
+        let result = tokio::select! {
+            result = connect => result.expect("the second is reached in time"),
+            () = server => unreachable!(),
+        };
+
+        // What the second one did, and not that the third one refused.
+        let kind = result.unwrap_err().kind();
+        assert!(
+            [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&kind),
+            "{kind}"
+        );
     }
 
     #[test]

@@ -180,9 +180,10 @@ pub struct RunArgs {
     #[arg(long, env = "MAPLATENCY_AGENT_SETTINGS", value_name = "FILE")]
     pub agent_settings: Option<PathBuf>,
 
-    /// Deployment of this operator in its namespace, which then owns the agents' DaemonSet.
+    /// Deployment of this operator in its namespace, which then owns what the operator makes there.
     ///
-    /// Kubernetes deletes the DaemonSet together with it. Without it, agents outlive the operator.
+    /// That is the agents' DaemonSet, the Secret and the ConfigMap of the CA, and the Lease. Kubernetes deletes them together
+    /// with it. Without it, agents outlive the operator. An operator that finds another Deployment of that name ends.
     #[arg(long, env = "MAPLATENCY_DEPLOYMENT", value_name = "NAME")]
     pub deployment: Option<String>,
 
@@ -198,7 +199,7 @@ pub struct RunArgs {
     )]
     pub report_period: Duration,
 
-    /// Address to answer on for /healthz, /readyz and /metrics, over plain HTTP.
+    /// Address to answer on for /healthz, /readyz, /standbyz and /metrics, over plain HTTP.
     #[arg(
         long,
         env = "MAPLATENCY_HTTP_LISTEN",

@@ -42,7 +42,7 @@ pub const NAME: &str = "maplatency-operator-ca";
 /// The key of the ConfigMap under which the bundle is.
 pub const BUNDLE: &str = "ca.crt";
 
-/// The client repeats requests for many minutes; a look may not take as long.
+/// The client alone would wait for as long as it takes; a look may not.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Pause after a look that failed.
 const AGAIN: Duration = Duration::from_secs(5);

@@ -39,7 +39,7 @@ use crate::chain::chain;
 use cache::Cache;
 use verdict::Claims;
 
-/// The client repeats requests for many minutes, and an agent waits for its answer.
+/// The client alone would wait for as long as it takes, and so would an agent.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Reviews at once: the API server has other things to do.
 const AT_ONCE: usize = 16;

@@ -24,7 +24,7 @@ use kube::{Api, Client};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-pub use decide::{Step, decide};
+pub use decide::{Step, decide, promised};
 pub use election::Election;
 pub use error::{Error, Lost};
 pub use fence::{Fence, Leadership, NotLeading};
@@ -54,9 +54,15 @@ impl Terms {
         self.lease / 6
     }
 
-    /// For one request. The client alone would wait for the API server as long as it takes.
+    /// For one request. The client alone would wait for the API server as long as it takes. So short that a second and
+    /// a third one fit in before the deadline.
     fn request(self) -> Duration {
-        self.lease / 3
+        self.lease / 6
+    }
+
+    /// After a renewal that failed.
+    fn retry_soon(self) -> Duration {
+        self.lease / 24
     }
 
     fn seconds(self) -> i32 {
@@ -73,6 +79,8 @@ pub struct Candidate {
     leadership: Leadership,
     owner: Option<OwnerReference>,
     seen: Option<Seen>,
+    /// Until when another one may act on a lease that was deleted.
+    promised: Option<Instant>,
     /// Whether the lease may have changed since it was seen.
     unsure: bool,
     /// The holder that was logged last.
@@ -113,6 +121,7 @@ impl Candidate {
             leadership,
             owner,
             seen: None,
+            promised: None,
             unsure: false,
             told: None,
         }
@@ -124,6 +133,8 @@ impl Candidate {
             let wait = match self.attempt().await {
                 Ok(Round::Leads) => break,
                 Ok(Round::Waits(wait)) => wait,
+                // Another was faster, so its promise is to be seen at once.
+                Err(failure) if failure.is_conflict() => Duration::ZERO,
                 Err(failure) => {
                     warn!(
                         error = chain(&failure),
@@ -139,9 +150,10 @@ impl Candidate {
 
     /// Renews the lease for as long as that works.
     pub async fn keep(&mut self) -> Result<Infallible, Lost> {
+        let mut wait = self.terms.retry();
         loop {
-            let wait = self.terms.retry().min(self.leadership.left());
-            sleep(wait).await;
+            sleep(wait.min(self.leadership.left())).await;
+            wait = self.terms.retry();
             // Before a renewal that might succeed: what was begun before a long pause must not go on.
             if !self.leadership.holds() {
                 return Err(Lost::NotRenewed(self.terms.renew_deadline()));
@@ -154,6 +166,7 @@ impl Candidate {
                         error = chain(&failure),
                         "Could not renew the lease; trying again"
                     );
+                    wait = self.terms.retry_soon();
                 }
                 Err(_) => return Err(Lost::NotRenewed(self.terms.renew_deadline())),
             }
@@ -163,21 +176,37 @@ impl Candidate {
     /// Gives the lease back, so that the next leader need not wait. To be called when nothing is written any more.
     pub async fn release(&mut self) {
         self.leadership.end();
-        let Some(seen) = self.seen.take() else { return };
-        let mut lease = seen.lease;
-        let spec = lease.spec.get_or_insert_default();
-        if spec.holder_identity.as_ref() != Some(&self.me) {
-            return;
-        }
-        spec.holder_identity = None;
-        spec.renew_time = Some(MicroTime(Timestamp::now()));
-        let params = PostParams::default();
-        let write = self.api.replace(NAME, &params, &lease);
-        match timeout(RELEASE, write).await {
-            Ok(Ok(_)) => info!("Released the lease"),
+        match timeout(RELEASE, self.give_back()).await {
+            Ok(Ok(())) => info!("Released the lease"),
             Ok(Err(failure)) => warn!(error = chain(&failure), "Could not release the lease"),
             Err(_) => warn!("Could not release the lease in time"),
         }
+    }
+
+    async fn give_back(&mut self) -> Result<(), Error> {
+        // A renewal that was cut off may have been written, and then the first attempt names an older version.
+        for last in [false, true] {
+            if self.holder() != self.me {
+                return Ok(());
+            }
+            let Some(Seen { mut lease, .. }) = self.seen.take() else {
+                return Ok(());
+            };
+            let spec = lease.spec.get_or_insert_default();
+            spec.holder_identity = None;
+            spec.renew_time = Some(MicroTime(Timestamp::now()));
+            match self.api.replace(NAME, &PostParams::default(), &lease).await {
+                Ok(_) => return Ok(()),
+                Err(source) => {
+                    let failure = Error::Write { source };
+                    if last || !failure.is_conflict() {
+                        return Err(failure);
+                    }
+                    self.look().await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whoever holds the lease, as far as is known.
@@ -207,7 +236,7 @@ impl Candidate {
         let seen = self.seen.as_ref();
         let since = seen.map_or(begin, |it| it.since);
         let spec = seen.and_then(|it| it.lease.spec.as_ref());
-        let step = decide(spec, &self.me, since, begin);
+        let step = decide(spec, &self.me, since, self.promised, begin);
         if let Step::Wait(rest) = step {
             self.tell();
             return Ok(Round::Waits(rest.min(self.terms.retry())));
@@ -241,6 +270,13 @@ impl Candidate {
         let lease = lease.map_err(|source| Error::Read { source })?;
         let now = Instant::now();
         let before = self.seen.take();
+        if lease.is_none()
+            && let Some(Seen { lease, since }) = &before
+            && let Some(spec) = &lease.spec
+            && spec.holder_identity.as_ref() != Some(&self.me)
+        {
+            self.promised = Some(*since + promised(spec));
+        }
         self.seen = lease.map(|lease| {
             let same = before.filter(|it| it.lease.spec == lease.spec);
             let since = same.map_or(now, |it| it.since);
@@ -284,5 +320,19 @@ impl Candidate {
             info!(leader = holder, me = self.me, "Standing by");
             self.told = Some(holder);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_attempt_to_renew_fits_in_after_one_that_hangs() {
+        let terms = Terms {
+            lease: Duration::from_secs(6),
+        };
+        let failed = terms.request() + terms.retry_soon();
+        assert!(terms.retry() + failed + terms.request() <= terms.renew_deadline());
     }
 }

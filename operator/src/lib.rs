@@ -24,6 +24,7 @@ pub mod incoming;
 pub mod inventory;
 pub mod leader;
 pub mod metrics;
+pub mod news;
 pub mod owner;
 pub mod placement;
 pub mod probe;

@@ -16,6 +16,8 @@ use crate::chain::chain;
 
 /// Longest wait for one answer.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks whether it is still the same.
+const LOOK: Duration = Duration::from_secs(10);
 /// Pause after an attempt that failed.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -67,6 +69,31 @@ pub async fn find(client: Client, namespace: &str, name: &str) -> Result<OwnerRe
         block_owner_deletion: Some(false),
         controller: Some(false),
     })
+}
+
+/// The Deployment has gone, or there is another one of its name.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "deployment {0} is not the one that this operator began with, and what the operator owned goes with that one; it \
+     ends, to begin anew with the one that there is"
+)]
+pub struct Replaced(String);
+
+/// Waits until the owner is another one. Whatever names the old one is deleted by Kubernetes as often as it is made.
+pub async fn replaced(client: Client, namespace: &str, owner: Option<OwnerReference>) -> Replaced {
+    let Some(owner) = owner else {
+        return std::future::pending().await;
+    };
+    let api: Api<Deployment> = Api::namespaced(client, namespace);
+    loop {
+        sleep(LOOK).await;
+        // No answer says nothing.
+        if let Ok(Ok(found)) = timeout(LIMIT, api.get_metadata_opt(&owner.name)).await
+            && found.and_then(|it| it.metadata.uid).as_ref() != Some(&owner.uid)
+        {
+            return Replaced(owner.name);
+        }
+    }
 }
 
 /// Whether the answer is no, and would be the same again.

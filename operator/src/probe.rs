@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
 use kube::{Client, ResourceExt as _};
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
@@ -32,6 +31,7 @@ pub use status::{Finding, compute};
 use crate::chain::chain;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::news::News;
 
 /// Between two visits while agents report.
 const VISIT: Duration = Duration::from_secs(1);
@@ -47,7 +47,7 @@ pub struct Context {
     fleet: Arc<Fleet>,
     /// Every probe that there is.
     probes: Store<MapLatencyProbe>,
-    recorder: Recorder,
+    news: News,
     metrics: Arc<Metrics>,
     started: Instant,
     /// By uid.
@@ -63,7 +63,7 @@ impl Context {
         probes: Store<MapLatencyProbe>,
     ) -> Self {
         Self {
-            recorder: events::recorder(client.clone()),
+            news: News::new(client.clone()),
             metrics,
             client,
             fleet,
@@ -104,7 +104,8 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     let (Some(uid), Some(generation)) = (probe.uid(), probe.metadata.generation) else {
         return Ok(Action::await_change());
     };
-    if probe.metadata.deletion_timestamp.is_some() {
+    // While this operator ends its agents go, which is nothing to tell: the next one has them in a moment.
+    if probe.metadata.deletion_timestamp.is_some() || ctx.fleet.is_closed() {
         return Ok(Action::await_change());
     }
     let mut pace = ctx.pace(&uid);
@@ -123,13 +124,15 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     pace.looked(version, now);
     let settling = now.duration_since(ctx.started) < SETTLE;
     let status = compute(&probe, &finding, &seconds(Timestamp::now()));
-    ctx.metrics.computed(&probe.name_any(), &status);
     let news = match &probe.status {
         Some(before) if status::differs_in_cost_alone(before, &status) => pace.may_write_costs(now),
         before => before.as_ref() != Some(&status),
     };
     let told_by_another = status::continues(&probe) && !pace.has_answered(generation);
     let held_back = settling && told_by_another && finding.lacks_agents();
+    if !held_back {
+        ctx.metrics.computed(&probe.name_any(), &status);
+    }
     if news && !held_back && pace.may_write(&status, now) {
         tell(&probe, &status);
         status::patch(&ctx.client, &probe, &status).await?;
@@ -137,7 +140,7 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
         ctx.metrics.wrote_status();
         // The status stands; what fails here is not worth another one.
         for event in events::transitions(probe.status.as_ref(), &status) {
-            if let Err(failure) = events::publish(&ctx.recorder, &probe, &event).await {
+            if let Err(failure) = events::publish(&ctx.news, &probe, &event).await {
                 ctx.metrics.failed("event", failure.class());
                 warn!(error = chain(&failure), "Could not write an event");
             }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,10 +20,11 @@ use tracing::{debug, warn};
 
 use crate::agents;
 use crate::chain::chain;
+use crate::news::News;
 
 /// Time between two tellings of one reason.
 const QUIET: Duration = Duration::from_mins(1);
-/// The client repeats requests for many minutes.
+/// An event is not worth more.
 const LIMIT: Duration = Duration::from_secs(10);
 /// The API server refuses longer notes.
 const LONGEST_NOTE: usize = 1000;
@@ -196,7 +197,7 @@ async fn at(due: Option<Instant>) {
 pub struct Teller {
     sets: Api<DaemonSet>,
     namespace: String,
-    recorder: Recorder,
+    news: News,
 }
 
 impl Teller {
@@ -205,7 +206,7 @@ impl Teller {
         Self {
             sets: Api::namespaced(client.clone(), namespace),
             namespace: namespace.to_owned(),
-            recorder: Recorder::new(client, Reporter::from("maplatency-operator")),
+            news: News::new(client),
         }
     }
 
@@ -247,7 +248,7 @@ impl Teller {
             action: "Admitting".to_owned(),
             secondary: None,
         };
-        self.recorder.publish(&event, &regarding).await
+        self.news.publish(&event, &regarding).await
     }
 }
 

@@ -24,6 +24,7 @@ use crate::gateway::{self, Gate};
 use crate::identity::{Admission, Reviewer};
 use crate::incoming::Limits;
 use crate::metrics::Metrics;
+use crate::owner;
 use crate::refusals::{Refusals, Teller};
 use crate::tls::{self, Served};
 use crate::{placement, probe};
@@ -63,6 +64,7 @@ impl Work {
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("could not listen on {listen}"))?;
+        let replaced = owner::replaced(client.clone(), &args.namespace, owner.clone());
         // Only the leader changes the CA.
         let security = Security::of(args, &client, owner.clone())?;
         let gate = Gate {
@@ -107,6 +109,7 @@ impl Work {
             ended = placement => match ended.context("could not place probes")? {},
             () = statuses(client, Arc::clone(&fleet), Arc::clone(&metrics), placed) => Ok(()),
             ended = gateway => ended,
+            replaced = replaced => Err(replaced.into()),
             never = security.keeper => match never {},
             never = refusals.tell(teller) => match never {},
         }

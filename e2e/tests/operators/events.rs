@@ -80,5 +80,14 @@ async fn an_invalid_spec_is_told_with_what_to_write_instead() -> Result<()> {
         text.contains("InvalidSpec") && text.contains("spec.activeReads.cpus"),
         "{text}"
     );
-    Ok(())
+    // Another mistake is told beside it, though type and reason are the same.
+    let spec = "{maps: [{names: ['*']}], activeReads: {cpus: '9000'}}";
+    cluster.apply_probe("wrong", spec).await?;
+    wait::until("words about the second mistake", PATIENCE, async || {
+        let text = cluster.kubectl(&["describe", "mlp", "wrong"]).await?.ok()?;
+        let events = text.split("Events:").nth(1).unwrap_or_default();
+        ensure!(events.contains("names CPU 9000"), "{text}");
+        Ok(Some(()))
+    })
+    .await
 }

@@ -1,5 +1,6 @@
 //! Two operators of which one leads.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -205,6 +206,37 @@ async fn a_leader_that_is_told_to_end_hands_over_at_once() -> Result<()> {
             .await?
             .starts_with(&format!("replica-{new}_"))
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_lease_is_deleted_makes_it_anew_and_no_other_takes_it() -> Result<()> {
+    let cluster = Cluster::without_operator(&[(NODE, &[])], Transport::Plaintext).await?;
+    let operators = Replicas::start(&cluster, 2).await?;
+    let leader = operators.ready(None).await?;
+    let before = holder(&cluster).await?;
+    wait::until("the other one to stand by", PATIENCE, async || {
+        let log = operators.replicas[1 - leader].daemon.output()?;
+        ensure!(log.contains("Standing by"), "{log}");
+        Ok(Some(()))
+    })
+    .await?;
+    // Often enough that one that stands by would look first now and then.
+    for _ in 0..4 {
+        let delete = ["delete", "lease", LEASE, "-n", NAMESPACE];
+        cluster.kubectl(&delete).await?.ok()?;
+        // Renewed so often that the other one has seen it.
+        let mut seen = BTreeSet::new();
+        wait::until("a lease that is renewed", PATIENCE, async || {
+            let lease = json(&cluster, &["get", "lease", LEASE, "-n", NAMESPACE]).await?;
+            assert_eq!(lease["spec"]["holderIdentity"], before);
+            seen.insert(lease["spec"]["renewTime"].to_string());
+            Ok((seen.len() > 3).then_some(()))
+        })
+        .await?;
+    }
+    let still = get(operators.replicas[leader].http, "/readyz", "").await?;
+    assert_eq!(still.code, 200, "{}", still.text());
     Ok(())
 }
 

@@ -4,4 +4,5 @@ mod events;
 mod leaders;
 mod metrics;
 mod nodes;
+mod owner;
 mod shared;

@@ -11,7 +11,7 @@ use super::{Error, NAME, Plan};
 
 /// Field manager of everything that the operator owns, except status.
 const MANAGER: &str = "maplatency-operator";
-/// The client repeats requests for many minutes; the caller has other things to do.
+/// The client alone would wait for as long as it takes; the caller has other things to do.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// What was written.

@@ -1,6 +1,6 @@
 //! Sums over all agents since this operator began, for Prometheus. They only rise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use maplatency_core::agents::AgentFacts;
 use maplatency_core::measure::Rows;
@@ -40,6 +40,8 @@ pub struct Tally {
 pub(super) struct Sums {
     /// By node.
     classes: BTreeMap<String, String>,
+    /// Those that are told apart from now on: what was told once cannot be taken back.
+    told: BTreeSet<String>,
     latencies: BTreeMap<Place, Totals>,
     losses: BTreeMap<String, u64>,
     reports: BTreeMap<&'static str, u64>,
@@ -48,12 +50,14 @@ pub(super) struct Sums {
 impl Sums {
     /// Sets the classes of nodes. The first ones by name are told apart, so that an operator that restarts does it alike.
     pub(super) fn classify(&mut self, mut classes: BTreeMap<String, String>) {
-        let mut distinct: Vec<&String> = classes.values().collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let told: Vec<String> = distinct.into_iter().take(CLASSES).cloned().collect();
+        let distinct: BTreeSet<&String> = classes.values().collect();
+        for class in distinct {
+            if self.told.len() < CLASSES {
+                self.told.insert(class.clone());
+            }
+        }
         for class in classes.values_mut() {
-            if !told.contains(class) {
+            if !self.told.contains(class) {
                 OTHER.clone_into(class);
             }
         }
@@ -124,6 +128,11 @@ mod tests {
         assert_eq!(classes.len(), CLASSES + 1);
         assert_eq!(sums.classes["node-0"], "class-0000");
         assert_eq!(sums.classes["node-999"], OTHER);
+
+        // Nodes come and go.
+        let later = |n: usize| (format!("node-{n}"), format!("later-{n:04}"));
+        sums.classify((0..1_000).map(later).collect());
+        assert!(sums.classes.values().all(|it| it == OTHER));
 
         for kind in 0..1_000 {
             sums.lose(&format!("Kind{kind}"), 1);

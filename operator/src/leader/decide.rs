@@ -21,10 +21,21 @@ pub enum Step {
 }
 
 /// Decides for `me`. The record is as it is since `observed_since` by this process's own clock; what it says of points
-/// in time was written by another clock and is not looked at.
-pub fn decide(lease: Option<&LeaseSpec>, me: &str, observed_since: Instant, now: Instant) -> Step {
+/// in time was written by another clock and is not looked at. Where there is none, the holder of one that was deleted
+/// may act until `promised_until`.
+pub fn decide(
+    lease: Option<&LeaseSpec>,
+    me: &str,
+    observed_since: Instant,
+    promised_until: Option<Instant>,
+    now: Instant,
+) -> Step {
     let Some(lease) = lease else {
-        return Step::Create;
+        let rest = promised_until.map(|it| it.saturating_duration_since(now));
+        return match rest {
+            None | Some(Duration::ZERO) => Step::Create,
+            Some(rest) => Step::Wait(rest),
+        };
     };
     match lease.holder_identity.as_deref() {
         None | Some("") => Step::Take,
@@ -40,7 +51,7 @@ pub fn decide(lease: Option<&LeaseSpec>, me: &str, observed_since: Instant, now:
 }
 
 /// For how long the holder may act after it has renewed: what it wrote itself, since ours may differ.
-fn promised(lease: &LeaseSpec) -> Duration {
+pub fn promised(lease: &LeaseSpec) -> Duration {
     let seconds = lease.lease_duration_seconds;
     let seconds = seconds.and_then(|it| u64::try_from(it).ok());
     seconds.map_or(UNSAID, Duration::from_secs)
@@ -63,13 +74,13 @@ mod tests {
     fn after(milliseconds: u64, lease: &LeaseSpec) -> Step {
         let since = Instant::now();
         let now = since + Duration::from_millis(milliseconds);
-        decide(Some(lease), "me", since, now)
+        decide(Some(lease), "me", since, None, now)
     }
 
     #[test]
     fn a_lease_that_nobody_holds_is_taken_at_once() {
         let now = Instant::now();
-        assert_eq!(decide(None, "me", now, now), Step::Create);
+        assert_eq!(decide(None, "me", now, None, now), Step::Create);
         assert_eq!(after(0, &lease(None)), Step::Take);
         assert_eq!(after(0, &lease(Some(""))), Step::Take);
     }
@@ -93,6 +104,15 @@ mod tests {
             assert_eq!(after(5_000, &theirs), Step::Wait(Duration::from_secs(1)));
             assert_eq!(after(6_000, &theirs), Step::Take);
         }
+    }
+
+    #[test]
+    fn after_a_lease_was_deleted_its_holder_still_has_the_time_that_it_was_promised() {
+        let now = Instant::now();
+        let rest = Duration::from_secs(3);
+        let until = Some(now + rest);
+        assert_eq!(decide(None, "me", now, until, now), Step::Wait(rest));
+        assert_eq!(decide(None, "me", now, until, now + rest), Step::Create);
     }
 
     #[test]

@@ -24,6 +24,13 @@ pub enum Error {
     Timeout,
 }
 
+impl Error {
+    /// Whether another changed the lease in the meantime.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Write { source: kube::Error::Api(status) } if status.code == 409)
+    }
+}
+
 /// Why a leader leads no more. The process has to end.
 #[derive(Debug, thiserror::Error)]
 pub enum Lost {

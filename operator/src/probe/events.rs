@@ -3,27 +3,21 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Client, Resource as _};
+use kube::Resource as _;
+use kube::runtime::events::{Event, EventType};
 use maplatency_core::condition::{AGENTS_READY, READY};
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
 use tokio::time::timeout;
 
 use super::Error;
+use crate::news::News;
 
-/// Who reports.
-const CONTROLLER: &str = "maplatency-operator";
 /// What was done, as events say it.
 const ACTION: &str = "Reconcile";
 /// Longest note that the API takes, in bytes.
 const NOTE: usize = 1024;
 /// An event is not worth more.
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// Writes events.
-pub(super) fn recorder(client: Client) -> Recorder {
-    Recorder::new(client, Reporter::from(CONTROLLER))
-}
 
 /// The events of a step from one status to the next.
 ///
@@ -60,13 +54,13 @@ pub(super) fn transitions(
 
 /// Writes one event.
 pub(super) async fn publish(
-    recorder: &Recorder,
+    news: &News,
     probe: &MapLatencyProbe,
     event: &Event,
 ) -> Result<(), Error> {
     let reference = probe.object_ref(&());
     let name = probe.metadata.name.clone().unwrap_or_default();
-    match timeout(LIMIT, recorder.publish(event, &reference)).await {
+    match timeout(LIMIT, news.publish(event, &reference)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(source)) => Err(Error::Event {
             probe: name,

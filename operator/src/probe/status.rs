@@ -23,7 +23,7 @@ use crate::inventory::Rollout;
 
 /// Field manager of statuses.
 const MANAGER: &str = "maplatency-operator-status";
-/// The client repeats requests for many minutes; by then the figures are old.
+/// The client alone would wait for as long as it takes; by then the figures are old.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Names and problems listed in a message; the rest is a number.
 const LISTED: usize = 3;

@@ -13,6 +13,7 @@ mod unable;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,8 @@ async fn start(
     signals: &mut Signals,
 ) -> anyhow::Result<Option<Monitor>> {
     let mut attempt = process::start(signals, args.tier.choice(), args.budget(), None).await;
+    let mut told = String::new();
+    let mut telling: Pin<Box<dyn Future<Output = Infallible>>> = Box::pin(std::future::pending());
     loop {
         let failure = match attempt {
             Ok(started) => return Ok(started),
@@ -111,9 +114,14 @@ async fn start(
             again = %humantime::format_duration(AGAIN),
             "Cannot measure this node"
         );
-        let hello = hello(host, "None", Some(&reason));
+        // One stream for one reason, however often it is tried.
+        if told != reason {
+            let hello = hello(host, "None", Some(&reason));
+            telling = Box::pin(unable::tell(dialer, hello));
+            told = reason;
+        }
         attempt = tokio::select! {
-            never = unable::tell(dialer, &hello) => match never {},
+            never = &mut telling => match never {},
             again = async {
                 tokio::select! {
                     () = sleep(AGAIN) => (),

@@ -135,19 +135,25 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     }
     if news && !held_back && pace.may_write(&status, now) {
         tell(&probe, &status);
-        status::patch(&ctx.client, &probe, &status).await?;
+        let stands = status::patch(&ctx.client, &probe, &status).await?;
         pace.wrote(&status, now);
-        ctx.metrics.wrote_status();
-        // The status stands; what fails here is not worth another one.
-        for event in events::transitions(probe.status.as_ref(), &status) {
-            if let Err(failure) = events::publish(&ctx.news, &probe, &event).await {
-                ctx.metrics.failed("event", failure.class());
-                warn!(error = chain(&failure), "Could not write an event");
-            }
+        if stands {
+            ctx.metrics.wrote_status();
+            publish(&ctx, &probe, &status).await;
         }
     }
     ctx.keep_pace(&uid, pace);
     Ok(Action::requeue(VISIT))
+}
+
+/// Tells what a status that was written has brought. What fails here is not worth another status.
+async fn publish(ctx: &Context, probe: &MapLatencyProbe, status: &MapLatencyProbeStatus) {
+    for event in events::transitions(probe.status.as_ref(), status) {
+        if let Err(failure) = events::publish(&ctx.news, probe, &event).await {
+            ctx.metrics.failed("event", failure.class());
+            warn!(error = chain(&failure), "Could not write an event");
+        }
+    }
 }
 
 /// What to do after a failure.

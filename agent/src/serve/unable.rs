@@ -17,10 +17,10 @@ use super::stream::{StreamError, open};
 use crate::error::chain;
 
 /// Keeps telling, over one stream after the other.
-pub(super) async fn tell(dialer: &Dialer, hello: &Hello) -> Infallible {
+pub(super) async fn tell(dialer: &Dialer, hello: Hello) -> Infallible {
     let mut backoff = Backoff::default();
     loop {
-        let reason = match once(dialer, hello, &mut backoff).await {
+        let reason = match once(dialer, &hello, &mut backoff).await {
             Ok(never) => match never {},
             Err(reason) => reason,
         };

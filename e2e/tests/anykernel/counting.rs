@@ -255,13 +255,17 @@ async fn readers_that_are_moved_between_cpus_all_the_time_are_counted_exactly() 
             thread(&[Operation::Lookup], 50_000, &[1, 0]),
         ],
     };
-    let counted = exactly(&monitor, "moved", &job).await?;
-    ensure!(
-        counted.done.moves >= 100,
-        "moved {} times",
-        counted.done.moves
-    );
-    ensure!(counted.by_cpu.len() == 2, "{:?}", counted.by_cpu);
+    // A fast machine is done before the threads were moved often.
+    let mut moves = 0;
+    for attempt in 0..10 {
+        let counted = exactly(&monitor, &format!("moved {attempt}"), &job).await?;
+        ensure!(counted.by_cpu.len() == 2, "{:?}", counted.by_cpu);
+        moves += counted.done.moves;
+        if moves >= 100 {
+            break;
+        }
+    }
+    ensure!(moves >= 100, "moved {moves} times");
     monitor.stop()?;
     Ok(())
 }

@@ -42,6 +42,7 @@ async fn a_value_that_is_unknown_or_wrong_is_refused_by_its_name() -> Result<()>
             ("operator.replicas=0", "replicas"),
             ("operator.nodeClassLabel=a b", "nodeClassLabel"),
             ("agent.metricsPort=70000", "metricsPort"),
+            ("agent.metricsPort=80", "metricsPort"),
             ("agent.maxUnavailable=0%", "maxUnavailable"),
             ("agent.memoryBudget=512MB", "memoryBudget"),
             ("agent.resources.limits.memory=plenty", "memory"),

@@ -85,8 +85,8 @@ fn moment(field: &AtomicU64) -> Duration {
 #[error("this operator leads no more, so it writes nothing")]
 pub struct NotLeading;
 
-/// Lets a client's requests through that only read, and others while this process leads. The last thing before the
-/// connection, so that nothing waits in between.
+/// Lets a client's requests through that only read, and others while this process leads. A request that it let through
+/// may still be under way when the lead ends: the next leader begins a third of the lease later, and no sooner.
 #[derive(Clone, Debug)]
 pub struct Fence(pub Leadership);
 

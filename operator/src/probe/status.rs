@@ -140,12 +140,13 @@ pub(super) fn ready<'a>(
         .map(|it| (it.status.as_str(), it.reason.as_str()))
 }
 
-/// Writes a status by server-side apply. A probe that is gone, or another one by now, is left alone.
+/// Writes a status by server-side apply. A probe that is gone, or another one by now, is left alone, and nothing is
+/// written.
 pub(super) async fn patch(
     client: &Client,
     probe: &MapLatencyProbe,
     status: &MapLatencyProbeStatus,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let api: Api<MapLatencyProbe> = Api::all(client.clone());
     let name = probe.name_any();
     let patch = json!({
@@ -158,8 +159,8 @@ pub(super) async fn patch(
     let params = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(patch);
     match timeout(LIMIT, api.patch_status(&name, &params, &patch)).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Ok(()),
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Ok(false),
         Ok(Err(source)) => Err(Error::Write {
             probe: name,
             source,

@@ -31,11 +31,6 @@ use crate::{command, process::Daemon, wait};
 /// About 4 s on two idle cores; the rest is room for a machine that compiles at the same time.
 const READY: Duration = Duration::from_mins(2);
 
-/// What each process gets to end by itself before it is killed. kube-apiserver needs about 1 s, but
-/// as long as clients keep connections open it waits for them, up to a minute. Nothing is lost by
-/// killing it then, since all it stored goes away too.
-const GRACE: Duration = Duration::from_secs(2);
-
 /// A running control plane. Dropping it stops the processes and deletes all they stored.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -158,9 +153,10 @@ impl ControlPlane {
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        // In this order: without its etcd, kube-apiserver does not end by itself.
+        // At once: kube-apiserver waits up to a minute for clients that keep connections open. Nothing is lost, since all
+        // that it stored goes away too.
         for daemon in [&mut self.apiserver, &mut self.etcd] {
-            if let Err(error) = daemon.terminate(GRACE) {
+            if let Err(error) = daemon.kill() {
                 eprintln!("{error:#}");
             }
         }

@@ -38,26 +38,14 @@ const LONG: [&str; 11] = [
 ];
 /// Short bursts, so that well over one read in a thousand is stalled and P99.9 lies among the stalls.
 const HOGS: [&str; 6] = ["--hogs", "3", "--hog-run", "400us", "--hog-sleep", "400us"];
-/// Short reads beside them, as many as there are in a time: how many stalls there are does not depend on how fast reads are.
-const STALLED: [&str; 15] = [
-    "--rate",
-    "0",
-    "--no-refresh",
-    "--reader-cpu",
-    "1",
-    "--entries",
-    "1000",
-    "--for",
-    "8s",
-    HOGS[0],
-    HOGS[1],
-    HOGS[2],
-    HOGS[3],
-    HOGS[4],
-    HOGS[5],
-];
 /// Times that a machine is given to be steady.
 const ATTEMPTS: usize = 5;
+
+/// Short reads beside hogs, as many as there are in a time: how many stalls there are does not depend on how fast reads are.
+fn stalled() -> Vec<&'static str> {
+    let endless = SHORT.len() - 2;
+    [&SHORT[..endless], &["--for", "8s"], &HOGS].concat()
+}
 
 /// A percentile, what the reader says of it, and what the probes say.
 struct Row {
@@ -253,7 +241,7 @@ async fn until_back_in_user_agrees_with_the_callers_own_clock() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_window_misses_stalls_that_until_back_in_user_sees() -> Result<()> {
     let monitor = Monitor::start(TierChoice::Auto)?;
-    let beside = measured(&monitor, "hogs", &STALLED).await?;
+    let beside = measured(&monitor, "hogs", &stalled()).await?;
 
     // On its way back to user mode, after the exit of the system call, is where the scheduler stops the reader.
     let stall = 100_000;
@@ -285,7 +273,7 @@ async fn every_tier_that_this_kernel_takes_counts_every_read() -> Result<()> {
             Err(other) => return Err(other.into()),
         };
         measured(&monitor, &format!("{tier} alone"), &SHORT).await?;
-        let beside = measured(&monitor, &format!("{tier} beside hogs"), &STALLED).await?;
+        let beside = measured(&monitor, &format!("{tier} beside hogs"), &stalled()).await?;
         let stalls = beside.seen.until_user.count_above(100_000);
         assert!(stalls >= 500, "{tier} saw {stalls} stalls only");
         monitor.stop()?;

@@ -76,6 +76,12 @@ impl KindCluster {
         Self::new(origin, kubeconfig, kubectl).await
     }
 
+    /// Waits until no other process of this user tests in a cluster, so that no two use the same names. That holds as
+    /// long as the file is open.
+    pub fn alone() -> Result<std::fs::File> {
+        state::alone()
+    }
+
     async fn new(origin: Origin, kubeconfig: PathBuf, kubectl: PathBuf) -> Result<Self> {
         let read = Kubeconfig::read_from(&kubeconfig)
             .with_context(|| format!("could not read the kubeconfig {}", kubeconfig.display()))?;

@@ -53,6 +53,8 @@ pub(super) async fn installed(test: impl AsyncFnOnce(&Product) -> Result<()>) ->
 
 /// The same without an installation.
 pub(super) async fn with_cluster(test: impl AsyncFnOnce(&Product) -> Result<()>) -> Result<()> {
+    // Another run would take our namespace for one that an earlier run left.
+    let _alone = KindCluster::alone()?;
     let product = Product::find().await?;
     product.remove().await?;
     let result = async {

@@ -43,14 +43,10 @@ impl Store {
         let folder = folder()?;
         fs::create_dir_all(&folder)
             .with_context(|| format!("could not make {}", folder.display()))?;
-        let path = folder.join("lock");
-        let lock = File::create(&path)
-            .with_context(|| format!("could not make the file {}", path.display()))?;
-        if lock.try_lock().is_err() {
-            eprintln!("waiting for another process that brings the cluster up or takes it down");
-            lock.lock()
-                .with_context(|| format!("could not lock {}", path.display()))?;
-        }
+        let lock = lock(
+            &folder.join("lock"),
+            "brings the cluster up or takes it down",
+        )?;
         Ok(Self {
             folder,
             _lock: lock,
@@ -133,4 +129,23 @@ fn read(folder: &Path) -> Result<Option<State>> {
     serde_json::from_str(&text)
         .map(Some)
         .with_context(|| format!("{} is damaged, or of another version", path.display()))
+}
+
+/// Waits until no other process of this user tests in a cluster. That holds as long as the file is open.
+pub(super) fn alone() -> Result<File> {
+    let folder = folder()?;
+    fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
+    lock(&folder.join("tests.lock"), "tests in a cluster")
+}
+
+/// Waits for `others`, who hold the lock of a file.
+fn lock(path: &Path, others: &str) -> Result<File> {
+    let lock = File::create(path)
+        .with_context(|| format!("could not make the file {}", path.display()))?;
+    if lock.try_lock().is_err() {
+        eprintln!("waiting for another process that {others}");
+        lock.lock()
+            .with_context(|| format!("could not lock {}", path.display()))?;
+    }
+    Ok(lock)
 }

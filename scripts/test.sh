@@ -3,11 +3,18 @@
 #
 # A failed build ends it. A failed test step does not: the others still run, and it exits with 1.
 # Tests append "name: reason" to the file $MAPLATENCY_NOT_RUN if this machine cannot run them.
+#
+# MAPLATENCY_BESIDE names a target of make whose work is done beside the tests against an API server, as these mostly wait.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
+logs=$(mktemp -d) beside=
+finish() {
+  # It has ended where all went well.
+  [ -z "$beside" ] || kill -- "-$beside" 2> /dev/null || true
+  rm -rf "$logs"
+}
+trap finish EXIT
 export MAPLATENCY_NOT_RUN=$logs/not-run
 : > "$MAPLATENCY_NOT_RUN"
 
@@ -50,13 +57,13 @@ build_failed() { # step
   exit 1
 }
 
-# The names of the test programs below the given folders, as `--test NAME` arguments.
+# The names of the test programs in the given folders, as `--test NAME` arguments.
 targets() { # array to fill, folders...
   local -n into=$1
   local folder file
   shift
   for folder in "$@"; do
-    for file in "$folder"/tests/*.rs "$folder"/tests/*/main.rs; do
+    for file in "$folder"/*.rs "$folder"/*/main.rs; do
       [ -e "$file" ] || continue
       file=${file%/main.rs}
       into+=(--test "$(basename "$file" .rs)")
@@ -64,13 +71,14 @@ targets() { # array to fill, folders...
   done
 }
 mapfile -t others < <(find . -path ./target -prune -o -name Cargo.toml -printf '%h\n' | grep -vxE '\.|\./(agent|bpf|e2e)' | sort)
-kernel=() cluster=() rest=()
-targets kernel agent bpf
-targets cluster e2e
-targets rest "${others[@]}"
+kernel=() whole=() api=() rest=()
+targets kernel {agent,bpf}/tests
+targets whole e2e/tests
+targets api e2e/api-tests
+targets rest "${others[@]/%//tests}"
 # Steps are told apart by name alone. `-p` would do too, but it makes cargo choose other features for
 # the dependencies and build some of them again.
-twice=$(printf '%s\n' "${kernel[@]}" "${cluster[@]}" "${rest[@]}" | grep -vxe --test | sort | uniq -d)
+twice=$(printf '%s\n' "${kernel[@]}" "${whole[@]}" "${api[@]}" "${rest[@]}" | grep -vxe --test | sort | uniq -d)
 if [ -n "$twice" ]; then
   echo "error: two packages have a test program of the same name; rename one: ${twice//$'\n'/ }" >&2
   exit 1
@@ -92,7 +100,21 @@ step "examples in the documentation" "${test[@]}" --doc || true
 alone=(-- --test-threads=1)
 if [ "${#rest[@]}" -gt 0 ]; then step "integration tests" "${test[@]}" "${rest[@]}" || true; fi
 if [ "${#kernel[@]}" -gt 0 ]; then step "kernel tests" "${test[@]}" "${kernel[@]}" "${alone[@]}" || true; fi
-if [ "${#cluster[@]}" -gt 0 ]; then step "end-to-end tests" "${test[@]}" "${cluster[@]}" "${alone[@]}" || true; fi
+step "end-to-end tests" "${test[@]}" "${whole[@]}" "${alone[@]}" || true
+# Idle work gives way to all else. Nobody waits for it yet, so what it says is only shown if it fails.
+if [ -n "${MAPLATENCY_BESIDE:-}" ]; then
+  # With a group of its own, by which it can be stopped.
+  # shellcheck disable=SC2016 # the inner shell expands them
+  setsid chrt --idle 0 bash -c 'status=0; make "$1" || status=$?; echo $status > "$2"' - "$MAPLATENCY_BESIDE" "$logs/status" \
+    < /dev/null > "$logs/beside" 2>&1 &
+  beside=$!
+fi
+step "tests against an API server" "${test[@]}" "${api[@]}" "${alone[@]}" || true
+rest_of_it() {
+  tail --pid="$beside" -f /dev/null
+  [ "$(cat "$logs/status")" = 0 ] || { cat "$logs/beside" && false; }
+}
+if [ -n "$beside" ]; then step "the rest of make $MAPLATENCY_BESIDE" rest_of_it || true; fi
 
 summary
 [[ " ${states[*]} " != *" FAILED "* ]]

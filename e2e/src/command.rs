@@ -2,9 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::AsyncWriteExt as _;
+
+use crate::wait;
+
+/// kubectl waits without an end for a server that is gone while it watches. Helm's own limit is five minutes.
+const LIMIT: Duration = Duration::from_mins(6);
 
 /// A finished run of a program.
 #[derive(Debug, Clone)]
@@ -36,7 +42,7 @@ impl Output {
 
 /// Runs a program to its end, with `stdin` as its input. Messages show `arguments` behind the program's name.
 ///
-/// Only a program that cannot be started is an error.
+/// Only a program that cannot be started, or does not end in time, is an error.
 pub(crate) async fn run(
     mut command: tokio::process::Command,
     arguments: &[&str],
@@ -61,14 +67,21 @@ pub(crate) async fn run(
         // One that fails early closes the pipe; its own message says more than this error.
         _ = input.write_all(stdin.as_bytes()).await;
     };
-    let ((), output) = tokio::join!(write, child.wait_with_output());
+    let limit = wait::limit(LIMIT)?;
+    let ended = tokio::time::timeout(limit, async {
+        tokio::join!(write, child.wait_with_output())
+    });
+    let command = format!("{name} {}", arguments.join(" "));
+    let Ok(((), output)) = ended.await else {
+        bail!("`{command}` has not ended within {limit:?}");
+    };
     let output = output.with_context(|| format!("could not wait for {name}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Output {
         stdout: text(&output.stdout),
         stderr: text(&output.stderr),
         success: output.status.success(),
-        command: format!("{name} {}", arguments.join(" ")),
+        command,
     })
 }
 

@@ -14,6 +14,7 @@ use maplatency_e2e::workload::Truth;
 use maplatency_e2e::workspace;
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 /// Where everything of a test is.
 pub(super) const NAMESPACE: &str = "maplatency-e2e";
@@ -23,6 +24,8 @@ pub(super) const RELEASE: &str = "maplatency";
 pub(super) const AGENTS: &str = "daemonset/maplatency-agent";
 /// What the operator answers or does within seconds on an idle machine.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
+/// The longest test takes two minutes.
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// What pods read maps with; before it comes the registry.
 const WORKLOAD: &str = "maplatency-workload:1";
@@ -61,7 +64,9 @@ pub(super) async fn with_cluster(test: impl AsyncFnOnce(&Product) -> Result<()>)
         product.make_namespace().await?;
         test(&product).await
     };
-    let result = product.cluster.explain(result.await).await;
+    let result = timeout(LIMIT, result).await;
+    let result = result.unwrap_or_else(|_| bail!("the test has not ended within {LIMIT:?}"));
+    let result = product.cluster.explain(result).await;
     let removed = product.remove().await;
     result.and(removed)
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use maplatency_e2e::kind::KindCluster;
 use maplatency_e2e::kind::rig::{self, Choice, Options};
 
 /// Makes a cluster of Kubernetes on this machine: kind, with one control plane and two workers.
@@ -61,7 +62,11 @@ fn run(Args { job }: Args) -> Result<bool> {
             let cluster = rig::up(&Options { image, retain })?;
             println!("export KUBECONFIG={}", cluster.kubeconfig.display());
         }
-        Job::Down => rig::down()?,
+        Job::Down => {
+            // Not while another process tests in it.
+            let _alone = KindCluster::alone()?;
+            rig::down()?;
+        }
         Job::Load { archives } => rig::load(&archives)?,
         Job::Status => return rig::status(),
     }

@@ -21,7 +21,7 @@ pub(crate) fn values() -> Result<Vec<Option<PathBuf>>> {
         .collect::<std::io::Result<_>>()?;
     profiles.sort();
     ensure!(profiles.len() >= 4, "profiles are missing: {profiles:?}");
-    let everything = workspace().join("e2e/tests/chart/everything.yaml");
+    let everything = workspace().join("e2e/api-tests/chart/everything.yaml");
     Ok([None]
         .into_iter()
         .chain(profiles.into_iter().map(Some))

@@ -3,6 +3,7 @@
 mod callers;
 mod cost;
 mod exact;
+mod objectives;
 mod outliers;
 mod spikes;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use maplatency_core::budget::Shed;
 use maplatency_core::cost::Cost;
+use maplatency_core::crd::objectives::Objective;
 use maplatency_core::crd::status::{
     LossCount, MapLatencyProbeStatus, MapReference, OperationStatus, Percentiles, SlowRow,
     WorstSecond,
@@ -41,6 +43,8 @@ pub struct Facts<'a> {
     pub span: Duration,
     /// Time since measuring began.
     pub elapsed: Duration,
+    /// What the user wants of latencies.
+    pub objectives: &'a [Objective],
     /// Whether the agent reads by itself.
     pub reads_actively: bool,
     /// Which maps are looked for, in words.
@@ -87,6 +91,7 @@ pub fn render(status: &MapLatencyProbeStatus, facts: &Facts<'_>) -> String {
     }
     parts.extend(status.operations.iter().filter_map(batches));
     parts.extend(status.operations.iter().filter_map(migrations));
+    parts.extend(objectives::section(facts.objectives, &status.objectives));
     parts.extend(exact::section(&status.exact));
     parts.extend(spikes::section(&status.spikes));
     parts.extend(status.outliers.as_ref().and_then(outliers::section));

@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod definition;
 pub mod exact;
+pub mod objectives;
 pub mod outliers;
 pub mod reference;
 pub mod spec;

@@ -9,6 +9,9 @@
 
 use std::cmp::Ordering;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 /// Buckets in one block. The kernel allocates histograms block by block.
 pub const BLOCK: u16 = 64;
 /// Index of the bucket for values of 2^34 ns and more.
@@ -57,7 +60,7 @@ pub fn midpoint(bucket: u16) -> u64 {
 }
 
 /// A quantile, named as users write it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Percentile {
     /// The median.
     P50,
@@ -70,6 +73,16 @@ pub enum Percentile {
 }
 
 impl Percentile {
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::P50 => "P50",
+            Self::P90 => "P90",
+            Self::P99 => "P99",
+            Self::P999 => "P99.9",
+        }
+    }
+
     /// The 1-based rank among `count` values, by nearest rank: `ceil(p × count)`.
     pub(crate) fn rank(self, count: u64) -> u64 {
         let per_mille: u128 = match self {

@@ -14,6 +14,7 @@ pub mod glob;
 pub mod histogram;
 pub mod measure;
 pub mod node_window;
+pub mod objectives;
 pub mod outliers;
 pub mod path_glob;
 pub mod rate;

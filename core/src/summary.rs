@@ -34,7 +34,8 @@ const SPIKES: usize = 10;
 const CPUS: usize = 1024;
 
 /// Computes a whole status. Conditions and node counts are the caller's: only it knows who is missing. So are the
-/// agents, of which the windows tell nothing ([`crate::agents`]).
+/// agents, of which the windows tell nothing ([`crate::agents`]), and the objectives, whose states depend on what they were
+/// ([`MapLatencyProbeStatus::with_objectives`]).
 pub fn status(
     windows: &[NodeWindow],
     nodes: NodeCounts,
@@ -48,6 +49,7 @@ pub fn status(
         sampled_one_in: sampled_one_in(windows),
         summary: summary_text(windows, &nodes),
         nodes,
+        objectives: vec![],
         operations: operations(windows),
         slowest: slowest(windows),
         spikes: spikes(windows),
@@ -89,6 +91,7 @@ fn summary_text(windows: &[NodeWindow], nodes: &NodeCounts) -> SummaryText {
         p99: text(Percentile::P99),
         p999: text(Percentile::P999),
         max: reads.max().map(units::duration),
+        objectives: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod callers;
 mod cpus;
 mod labels;
 mod maps;
+mod objectives;
 mod plans;
 mod problems;
 
@@ -23,6 +24,7 @@ use crate::crd::spec::{LabelRequirement, MapLatencyProbeSpec};
 use crate::vocabulary::{MapIdentity, Operation};
 use callers::check_callers;
 use maps::check_maps;
+use objectives::check_objectives;
 use plans::{check_active, check_aggregation, check_outliers};
 use problems::{Empty, Problems};
 
@@ -120,6 +122,7 @@ impl MapLatencyProbeSpec {
             .as_ref()
             .map(|it| check_outliers(it, &mut problems));
         let aggregation = check_aggregation(self.aggregation.as_ref(), &mut problems);
+        check_objectives(self, &mut problems);
         let window = problems.range("spec.windowSeconds", self.window_seconds, 10, 600);
         problems.into_result(|| CheckedSpec {
             maps,

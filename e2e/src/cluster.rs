@@ -207,6 +207,13 @@ impl Cluster {
         self.control_plane.kubectl(args).await
     }
 
+    /// Objects of the API server as kubectl prints them.
+    pub async fn json(&self, args: &[&str]) -> Result<serde_json::Value> {
+        let args = [args, &["-o", "json"]].concat();
+        let text = self.kubectl(&args).await?.ok()?;
+        serde_json::from_str(&text).with_context(|| text.clone())
+    }
+
     /// Applies one manifest as a user would.
     pub async fn apply(&self, yaml: &str) -> Result<crate::controlplane::Output> {
         let file = self.folder.path().join("manifest.yaml");

@@ -32,6 +32,7 @@ pub mod process;
 pub mod prometheus;
 pub mod replicas;
 pub mod seccomp;
+pub mod status;
 pub mod vm;
 pub mod wait;
 pub mod workload;

@@ -1,7 +1,7 @@
 //! Mistakes that users make in a probe, and what they are told.
 
 /// Specs that the API server refuses, and a part of what kubectl then says.
-pub const REFUSED: [(&str, &str); 32] = [
+pub const REFUSED: [(&str, &str); 36] = [
     ("{}", "spec.maps: Required value"),
     (
         "{maps: []}",
@@ -122,6 +122,22 @@ pub const REFUSED: [(&str, &str); 32] = [
     (
         "{maps: [{ids: [1]}], nodeSelector: {matchExpressions: [{key: a, operator: Gt, values: ['1']}]}}",
         "Unsupported value: \"Gt\"",
+    ),
+    (
+        "{maps: [{ids: [1]}], objectives: [{name: a, operation: Update, thresholdMicroseconds: 5}]}",
+        "an objective is about an operation that is not measured; add it to operations",
+    ),
+    (
+        "{maps: [{ids: [1]}], objectives: [{name: A, operation: Lookup, thresholdMicroseconds: 5}]}",
+        "spec.objectives[0].name in body should match",
+    ),
+    (
+        "{maps: [{ids: [1]}], objectives: [{name: a, operation: Lookup}]}",
+        "spec.objectives[0].thresholdMicroseconds: Required value",
+    ),
+    (
+        "{maps: [{ids: [1]}], objectives: [{name: a, operation: Lookup, thresholdMicroseconds: 5, percentile: P95}]}",
+        "spec.objectives[0].percentile: Unsupported value: \"P95\"",
     ),
     (
         "{maps: [{ids: [1]}], window: 5}",

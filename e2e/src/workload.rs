@@ -74,7 +74,13 @@ impl Workload {
         )
     }
 
-    /// The same, with so much more weight that the scheduler gives others next to nothing of its CPUs while it wants them.
+    /// One that reads its map of this name so often, at this rate, and does nothing else.
+    pub fn of_one_reader(name: &str, reads: &str, rate: &str) -> Result<Self> {
+        let map = ["--no-refresh", "--entries", "1000", "--name", name];
+        Self::start(&[&map[..], &["--reads", reads, "--rate", rate]].concat())
+    }
+
+    /// The same as [`Self::start`], with so much more weight that the scheduler gives others next to nothing of its CPUs while it wants them.
     pub fn start_before_others(arguments: &[&str]) -> Result<Self> {
         let mut command = Command::new("setsid");
         command.args(["nice", "-n", "-20"]);

@@ -63,6 +63,7 @@ const fn counter(name: &'static str, help: &'static str, labels: &'static [Label
 }
 
 const PROBE: Label = label("probe", "the name of each MapLatencyProbe");
+const OBJECTIVE: Label = label("objective", "the names in `spec.objectives`, at most eight");
 const OPERATION: Label = label(
     "operation",
     "the operations of `spec.operations`, such as `Lookup`",
@@ -124,6 +125,30 @@ pub const PROBE_READY: Metric = gauge(
     "maplatency_probe_ready",
     "Whether the condition Ready of a probe is True.",
     &[PROBE],
+);
+/// Whether an objective holds.
+pub const OBJECTIVE_BREACHED: Metric = gauge(
+    "maplatency_probe_objective_breached",
+    "Whether an objective of a probe is breached.",
+    &[PROBE, OBJECTIVE],
+);
+/// Where it stands.
+pub const OBJECTIVE_LATENCY: Metric = gauge(
+    "maplatency_probe_objective_latency_seconds",
+    "The percentile of an objective on the node where it is highest; not there without an operation in the window.",
+    &[PROBE, OBJECTIVE],
+);
+/// What it allows.
+pub const OBJECTIVE_THRESHOLD: Metric = gauge(
+    "maplatency_probe_objective_threshold_seconds",
+    "What the percentile of an objective may be at most.",
+    &[PROBE, OBJECTIVE],
+);
+/// On how many nodes it does not hold.
+pub const OBJECTIVE_NODES: Metric = gauge(
+    "maplatency_probe_objective_nodes_above",
+    "Nodes on which the percentile of an objective is above its threshold.",
+    &[PROBE, OBJECTIVE],
 );
 /// Streams.
 pub const AGENTS: Metric = gauge(
@@ -296,6 +321,10 @@ pub const OPERATOR: &[&Metric] = &[
     &PROBE_READY,
     &PROBE_NODES,
     &PROBE_MAPS,
+    &OBJECTIVE_BREACHED,
+    &OBJECTIVE_LATENCY,
+    &OBJECTIVE_THRESHOLD,
+    &OBJECTIVE_NODES,
     &AGENTS,
     &REPORTS,
     &REFUSALS,

@@ -30,7 +30,17 @@ of nodes. Of those, `status` tells the worst.
 **Only the leader** has latencies and figures of probes and agents; an operator that stands by exports `…_leader`, `…_info`,
 `…_reconcile_errors_total` and `process_*` alone. Take `sum` or `max` over operators, or select `maplatency_operator_leader == 1`.
 
-Objectives are not part of the resource yet, so there are no metrics of them.
+**An alert** on the objectives of all probes, each with the pace of its own `forSeconds`:
+
+```yaml
+groups:
+- name: maplatency
+  rules:
+  - alert: BpfMapOperationsSlow
+    expr: max by (probe, objective) (maplatency_probe_objective_breached) == 1
+    annotations:
+      summary: '{{ $labels.objective }} of {{ $labels.probe }}: kubectl describe maplatencyprobe {{ $labels.probe }}'
+```
 
 ";
 

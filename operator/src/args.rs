@@ -4,6 +4,8 @@
     reason = "these comments are printed as help, where backticks are noise"
 )]
 
+mod values;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,6 +16,10 @@ use maplatency_proto::Transport;
 use tonic::transport::Uri;
 
 use crate::authority::{Names, Terms};
+use values::{
+    lease_duration, lifetime, namespace, operator_url, process_name, report_period, review_period,
+    spread,
+};
 
 /// Port on which agents find the operator.
 const PORT: u16 = 7443;
@@ -160,6 +166,18 @@ pub struct RunArgs {
         value_parser = spread
     )]
     pub ca_spread: Duration,
+
+    /// How often the API server is asked again about the token of an open stream.
+    ///
+    /// For so long a pod that was deleted may be taken for an agent. Each stream costs one TokenReview in that time.
+    #[arg(
+        long,
+        env = "MAPLATENCY_TOKEN_REVIEW_PERIOD",
+        value_name = "DURATION",
+        default_value = "5m",
+        value_parser = review_period
+    )]
+    pub token_review_period: Duration,
 
     /// Namespace for the agents' DaemonSet; the operator's own.
     #[arg(long, env = "POD_NAMESPACE", default_value = "maplatency-system", value_parser = namespace)]
@@ -349,69 +367,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-fn report_period(text: &str) -> Result<Duration, String> {
-    let period = humantime::parse_duration(text).map_err(|e| e.to_string())?;
-    if (Duration::from_millis(100)..=Duration::from_secs(10)).contains(&period) {
-        Ok(period)
-    } else {
-        Err("write a duration from 100ms to 10s".to_owned())
-    }
-}
-
-fn lifetime(text: &str) -> Result<Duration, String> {
-    let lifetime = humantime::parse_duration(text).map_err(|e| e.to_string())?;
-    if (Duration::from_secs(3)..=Duration::from_hours(24 * 3660)).contains(&lifetime) {
-        Ok(lifetime)
-    } else {
-        Err("write a duration from 3s to 3660days".to_owned())
-    }
-}
-
-fn spread(text: &str) -> Result<Duration, String> {
-    let spread = humantime::parse_duration(text).map_err(|e| e.to_string())?;
-    if (Duration::from_secs(1)..=Duration::from_hours(24)).contains(&spread) {
-        Ok(spread)
-    } else {
-        Err("write a duration from 1s to 24h".to_owned())
-    }
-}
-
-fn lease_duration(text: &str) -> Result<Duration, String> {
-    let lease = humantime::parse_duration(text).map_err(|e| e.to_string())?;
-    let fits = (Duration::from_secs(3)..=Duration::from_mins(10)).contains(&lease);
-    if fits && lease.subsec_nanos() == 0 {
-        Ok(lease)
-    } else {
-        Err("write a duration from 3s to 10m, in whole seconds".to_owned())
-    }
-}
-
-fn process_name(text: &str) -> Result<String, String> {
-    let fits = (1..=253).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_graphic());
-    if fits {
-        Ok(text.to_owned())
-    } else {
-        Err("write the name of the pod: 1 to 253 printable characters".to_owned())
-    }
-}
-
-fn operator_url(text: &str) -> Result<String, String> {
-    maplatency_proto::operator_url(text).map(|_| text.to_owned())
-}
-
-fn namespace(text: &str) -> Result<String, String> {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let fine = (1..=63).contains(&text.len())
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-');
-    if fine {
-        Ok(text.to_owned())
-    } else {
-        Err("write 1 to 63 lowercase letters, digits and '-'".to_owned())
-    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub struct View {
     pub rollout: Option<Rollout>,
     /// What agents cannot do, with their nodes.
     pub problems: Vec<(String, String)>,
+    /// How long the window of each node that measures was measured, where that is not all of it.
+    pub partial: BTreeMap<String, Duration>,
     /// What was measured in the window, also by agents that have gone.
     pub windows: Vec<NodeWindow>,
     /// The agents that measure this generation.

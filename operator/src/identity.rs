@@ -5,8 +5,8 @@
 //! (`TokenReview`): whether it signed the token, for whom, whether it is over, and whether pod and service account
 //! still exist. Of a pod's token it also tells the node, and only for that node the agent may speak.
 //!
-//! An answer is kept for less than a minute ([`cache`]). A stream that stands is asked about again every five minutes
-//! and ends when its token does, unless a fresh one came.
+//! An answer is kept for less than a minute ([`cache`]). A stream that stands is asked about again every few minutes
+//! (`--token-review-period`), and ends when its token does, unless a fresh one came.
 //!
 //! Needs create on tokenreviews.
 
@@ -65,6 +65,8 @@ pub struct Reviewer {
     reviews: Api<TokenReview>,
     /// The user that agents are to the API server.
     user: String,
+    /// How often to ask about the token of a stream that stands.
+    again: Duration,
     cache: Mutex<Cache>,
     addresses: Mutex<HashMap<IpAddr, Bucket>>,
     at_once: Semaphore,
@@ -77,12 +79,13 @@ impl fmt::Debug for Reviewer {
 }
 
 impl Reviewer {
-    /// For the agents of this namespace.
-    pub fn new(client: Client, namespace: &str) -> Self {
+    /// For the agents of this namespace. The tokens of streams that stand are reviewed `again` after so long.
+    pub fn new(client: Client, namespace: &str, again: Duration) -> Self {
         Self {
             reviews: Api::all(client),
             user: format!("system:serviceaccount:{namespace}:{}", agents::NAME),
-            cache: Mutex::default(),
+            again,
+            cache: Mutex::new(Cache::new(again)),
             addresses: Mutex::default(),
             at_once: Semaphore::new(AT_ONCE),
         }

@@ -5,14 +5,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use maplatency_core::MapLatencyProbeStatus;
+use kube::ResourceExt as _;
 use maplatency_core::agents::agents_status;
 use maplatency_core::condition::READY;
 use maplatency_core::crd::agents::HighestCost;
+use maplatency_core::crd::objectives::ObjectiveState;
 use maplatency_core::crd::status::NodeCounts;
+use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
 use maplatency_metrics::catalog::{
-    AGENTS, FAILURES, HIGHEST_BPF, HIGHEST_CPU, HIGHEST_HOOKS, HIGHEST_RSS, LEADER, LOSSES,
-    OPERATIONS, OPERATOR_INFO, PROBE_MAPS, PROBE_NODES, PROBE_READY, REFUSALS, REPORTS, STATUSES,
+    AGENTS, FAILURES, HIGHEST_BPF, HIGHEST_CPU, HIGHEST_HOOKS, HIGHEST_RSS, LEADER, LOSSES, Metric,
+    OBJECTIVE_BREACHED, OBJECTIVE_LATENCY, OBJECTIVE_NODES, OBJECTIVE_THRESHOLD, OPERATIONS,
+    OPERATOR_INFO, PROBE_MAPS, PROBE_NODES, PROBE_READY, REFUSALS, REPORTS, STATUSES,
 };
 use maplatency_metrics::{Export, Sink};
 
@@ -38,6 +41,17 @@ struct Figures {
     is_ready: bool,
     nodes: NodeCounts,
     maps: i64,
+    objectives: Vec<ObjectiveFigures>,
+}
+
+/// What it says of an objective, and the spec allows.
+#[derive(Clone, Debug)]
+struct ObjectiveFigures {
+    name: String,
+    is_breached: bool,
+    nanoseconds: Option<i64>,
+    threshold_microseconds: i64,
+    nodes_above: i32,
 }
 
 impl Metrics {
@@ -75,14 +89,23 @@ impl Metrics {
     }
 
     /// The status of a probe, as it would be written now.
-    pub fn computed(&self, probe: &str, status: &MapLatencyProbeStatus) {
+    pub fn computed(&self, probe: &MapLatencyProbe, status: &MapLatencyProbeStatus) {
+        let objectives = probe.spec.objectives().iter().zip(&status.objectives);
+        let objectives = objectives.map(|(objective, it)| ObjectiveFigures {
+            name: objective.name.clone(),
+            is_breached: it.state == ObjectiveState::Breached,
+            nanoseconds: it.highest_nanoseconds,
+            threshold_microseconds: objective.threshold_microseconds,
+            nodes_above: it.nodes_above,
+        });
         let mut conditions = status.conditions.iter();
         let figures = Figures {
             is_ready: conditions.any(|it| it.type_ == READY && it.status == "True"),
             nodes: status.nodes.clone(),
             maps: status.matched_maps,
+            objectives: objectives.collect(),
         };
-        lock(&self.probes).insert(probe.to_owned(), figures);
+        lock(&self.probes).insert(probe.name_any(), figures);
     }
 
     /// Forgets probes that are no more.
@@ -129,6 +152,7 @@ impl Metrics {
                 stale,
                 unable,
                 not_ready: _,
+                partial_window: _,
             } = it.nodes;
             let states = [
                 ("selected", selected),
@@ -142,7 +166,8 @@ impl Metrics {
         sink.gauges(&PROBE_NODES, nodes)?;
         let maps = probes.iter();
         let maps = maps.map(|(name, it)| (vec![name.as_str()], signed(it.maps)));
-        sink.gauges(&PROBE_MAPS, maps)
+        sink.gauges(&PROBE_MAPS, maps)?;
+        export_objectives(&probes, sink)
     }
 
     fn export_agents(&self, sink: &mut Sink<'_>) -> fmt::Result {
@@ -173,6 +198,30 @@ impl Metrics {
         let highest = agents_status(&tally.agents).unwrap_or_default().cost;
         export_highest(&highest, sink)
     }
+}
+
+fn export_objectives(probes: &BTreeMap<String, Figures>, sink: &mut Sink<'_>) -> fmt::Result {
+    type Figure = fn(&ObjectiveFigures) -> Option<f64>;
+    let metrics: [(&Metric, Figure); 4] = [
+        (&OBJECTIVE_BREACHED, |it| {
+            Some(f64::from(u8::from(it.is_breached)))
+        }),
+        (&OBJECTIVE_LATENCY, |it| {
+            it.nanoseconds.map(|it| signed(it) / 1e9)
+        }),
+        (&OBJECTIVE_THRESHOLD, |it| {
+            Some(signed(it.threshold_microseconds) / 1e6)
+        }),
+        (&OBJECTIVE_NODES, |it| Some(f64::from(it.nodes_above))),
+    ];
+    for (metric, figure) in metrics {
+        let samples = probes.iter().flat_map(|(probe, figures)| {
+            let each = figures.objectives.iter();
+            each.filter_map(move |it| Some((vec![probe.as_str(), it.name.as_str()], figure(it)?)))
+        });
+        sink.gauges(metric, samples)?;
+    }
+    Ok(())
 }
 
 /// What no agent could tell is left out.

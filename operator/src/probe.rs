@@ -131,7 +131,7 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     let told_by_another = status::continues(&probe) && !pace.has_answered(generation);
     let held_back = settling && told_by_another && finding.lacks_agents();
     if !held_back {
-        ctx.metrics.computed(&probe.name_any(), &status);
+        ctx.metrics.computed(&probe, &status);
     }
     if news && !held_back && pace.may_write(&status, now) {
         tell(&probe, &status);

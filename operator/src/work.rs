@@ -152,7 +152,11 @@ impl Security {
         );
         let (ready_sender, ready) = watch::channel(false);
         Ok(Self {
-            admission: Admission::ByToken(Arc::new(Reviewer::new(client.clone(), &args.namespace))),
+            admission: Admission::ByToken(Arc::new(Reviewer::new(
+                client.clone(),
+                &args.namespace,
+                args.token_review_period,
+            ))),
             tls: Some(tls::acceptor(served).context("could not set up TLS")?),
             ready,
             keeper: Box::pin(keeper.run(ready_sender)),

@@ -161,6 +161,7 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
             .map(aggregation_from_wire)
             .transpose()
             .map_err(|e| e.within("aggregation"))?,
+        objectives: None,
         window_seconds: range("window_seconds", window_seconds, 10, 600)?,
     })
 }
@@ -168,6 +169,7 @@ fn spec_from_wire(wire: wire::Spec) -> Checked<MapLatencyProbeSpec> {
 fn spec_to_wire(spec: MapLatencyProbeSpec) -> wire::Spec {
     let MapLatencyProbeSpec {
         node_selector: _,
+        objectives: _,
         maps,
         operations,
         callers,

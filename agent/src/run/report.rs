@@ -6,18 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use maplatency_core::agents::{AgentFacts, agents_status};
 use maplatency_core::condition::{self, AGENTS_READY, Truth, Verdict, conditions};
+use maplatency_core::crd::objectives::ObjectiveStatus;
 use maplatency_core::crd::spec::{HeldBy, MapSelector};
-use maplatency_core::crd::status::NodeCounts;
+use maplatency_core::crd::status::{NodeCounts, PartialWindow};
 use maplatency_core::node_window::NodeWindow;
-use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, MapType, summary};
+use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, MapType, objectives, summary};
 
 use crate::host::Host;
 use crate::manifest::Manifest;
 use crate::monitor::{ProbeSnapshot, Snapshot};
 use crate::table::{self, Facts};
-
-/// This host is the only node.
-const NODES: NodeCounts = NodeCounts::all_ready(1);
 
 /// Turns snapshots into statuses and tables.
 pub(super) struct Reporter {
@@ -28,6 +26,8 @@ pub(super) struct Reporter {
     wanted: String,
     /// The newest conditions: they lend their transition times to the next.
     conditions: Vec<Condition>,
+    /// Likewise.
+    objectives: Vec<ObjectiveStatus>,
 }
 
 impl Reporter {
@@ -39,6 +39,7 @@ impl Reporter {
             host,
             tier,
             conditions: Vec::new(),
+            objectives: Vec::new(),
         }
     }
 
@@ -61,11 +62,15 @@ impl Reporter {
         let verdicts = verdicts.chain(condition::shedding(&agents));
         let generation = self.probe.metadata.generation;
         let now = Time(Timestamp::now());
+        let wanted = self.probe.spec.objectives();
+        self.objectives = objectives::evaluate(wanted, &windows, &self.objectives, &now);
+        let verdicts = verdicts.chain(objectives::verdict(wanted, &self.objectives));
         self.conditions = conditions(verdicts, &self.conditions, generation, &now);
-        let status = summary::status(&windows, NODES, self.conditions.clone(), generation);
+        let nodes = self.nodes(measured.map_or(Duration::ZERO, |it| it.span));
+        let status = summary::status(&windows, nodes, self.conditions.clone(), generation);
         MapLatencyProbeStatus {
             agents: agents_status(&agents),
-            ..status
+            ..status.with_objectives(self.objectives.clone())
         }
     }
 
@@ -85,6 +90,7 @@ impl Reporter {
             window: self.window,
             span: measured.map_or(Duration::ZERO, |it| it.span),
             elapsed,
+            objectives: self.probe.spec.objectives(),
             reads_actively: self.probe.spec.active_reads.is_some(),
             wanted: &self.wanted,
             maps: &measured.map(map_names).unwrap_or_default(),
@@ -102,6 +108,16 @@ impl Reporter {
         MapLatencyProbe {
             status: Some(self.status(snapshot)),
             ..self.probe.clone()
+        }
+    }
+
+    /// This host is the only node. Its window moves on once a second.
+    fn nodes(&self, measured: Duration) -> NodeCounts {
+        let is_partial = measured + Duration::from_secs(1) < self.window;
+        let partial = is_partial.then(|| (self.host.node.clone(), measured));
+        NodeCounts {
+            partial_window: PartialWindow::of(&partial.into_iter().collect()),
+            ..NodeCounts::all_ready(1)
         }
     }
 

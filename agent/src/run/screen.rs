@@ -157,10 +157,13 @@ fn progress(status: &MapLatencyProbeStatus, elapsed: Duration) -> String {
         p99,
         p999: _,
         max,
+        objectives,
     } = &status.summary;
     let figure = |it: &Option<String>| it.clone().unwrap_or_else(|| "-".to_owned());
+    let objectives = objectives.as_ref();
+    let objectives = objectives.map_or_else(String::new, |it| format!(", objectives {it}"));
     format!(
-        "{}s: {} maps, {} reads, P50 {}, P99 {}, max {}",
+        "{}s: {} maps, {} reads, P50 {}, P99 {}, max {}{objectives}",
         elapsed.as_secs(),
         status.matched_maps,
         figure(reads),

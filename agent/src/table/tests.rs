@@ -2,8 +2,10 @@
 
 use super::*;
 use insta::assert_snapshot;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use maplatency_core::MapType;
+use maplatency_core::crd::objectives::{ObjectiveState, ObjectiveStatus};
 use maplatency_core::crd::status::ActiveStatus;
 
 fn host() -> Host {
@@ -22,6 +24,7 @@ fn facts<'a>(host: &'a Host, maps: &'a [String]) -> Facts<'a> {
         window: Duration::from_mins(1),
         span: Duration::from_millis(60_200),
         elapsed: Duration::from_millis(75_400),
+        objectives: &[],
         reads_actively: true,
         wanted: "name ct_* and type PerCpuHash",
         maps,
@@ -109,6 +112,48 @@ fn incident() -> MapLatencyProbeStatus {
         ],
         ..MapLatencyProbeStatus::default()
     }
+}
+
+#[test]
+fn objectives_are_told_with_what_they_allow() {
+    let host = host();
+    let objectives: Vec<Objective> = serde_yaml::from_str(
+        "[{name: reads, operation: Lookup, thresholdMicroseconds: 200},
+          {name: writes-in-kernel, operation: Update, latency: KernelWindow, percentile: P999, thresholdMicroseconds: 9}]",
+    )
+    .unwrap();
+    let breached = ObjectiveStatus {
+        name: "reads".to_owned(),
+        state: ObjectiveState::Breached,
+        since_time: Time(Timestamp::UNIX_EPOCH),
+        highest_nanoseconds: Some(4_130_000),
+        node: Some("node-a".to_owned()),
+        nodes_above: 1,
+    };
+    let nothing = ObjectiveStatus {
+        name: "writes-in-kernel".to_owned(),
+        state: ObjectiveState::NoOperations,
+        highest_nanoseconds: None,
+        node: None,
+        nodes_above: 0,
+        ..breached.clone()
+    };
+    let status = MapLatencyProbeStatus::default().with_objectives(vec![breached, nothing]);
+    let facts = Facts {
+        objectives: &objectives,
+        ..facts(&host, &[])
+    };
+    assert_snapshot!(render(&status, &facts), @r"
+    conntrack on node-a   kernel 6.12.38-cloud-amd64   tier Tracepoint
+    window 60s of 60s   elapsed 75s   unrecorded 0
+    maps 0: none
+
+    No map matches yet. Looked for name ct_* and type PerCpuHash; looking again every second.
+
+    OBJECTIVE         LATENCY                           NOW  AT MOST  STATE
+    reads             P99 of Lookup until user       4.13ms    200µs  Breached
+    writes-in-kernel  P99.9 of Update kernel window       -   9.00µs  NoOperations
+    ");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::objectives::Objective;
 use super::status::MapLatencyProbeStatus;
 use crate::vocabulary::{MapType, Operation};
 
@@ -71,6 +72,12 @@ use crate::vocabulary::{MapType, Operation};
         description = "Slowest read until the caller is back in user mode"
     ),
     printcolumn(
+        name = "Objectives",
+        type_ = "string",
+        json_path = ".status.summary.objectives",
+        description = "The worst state of all objectives"
+    ),
+    printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status",
@@ -83,6 +90,9 @@ use crate::vocabulary::{MapType, Operation};
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = ("!has(self.objectives) || self.objectives.all(o, has(self.operations) ? o.operation in self.operations : o.operation in ['Lookup', 'LookupAndDelete', 'LookupBatch', 'LookupAndDeleteBatch', 'GetNextKey'])", "an objective is about an operation that is not measured; add it to operations")
+)]
 pub struct MapLatencyProbeSpec {
     /// Nodes to measure on, by label. Absent: every node that runs Linux.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,6 +122,14 @@ pub struct MapLatencyProbeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aggregation: Option<Aggregation>,
 
+    /// How slow operations may be. Absent: nothing is held against anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub objectives: Option<Vec<Objective>>,
+
     /// Length of the sliding window over which status is computed, in seconds.
     #[serde(default = "default_window_seconds")]
     #[schemars(range(min = 10, max = 600))]
@@ -123,6 +141,11 @@ const fn default_window_seconds() -> i64 {
 }
 
 impl MapLatencyProbeSpec {
+    /// The objectives. None: an empty list.
+    pub fn objectives(&self) -> &[Objective] {
+        self.objectives.as_deref().unwrap_or_default()
+    }
+
     /// The operations asked for, with the default filled in.
     pub fn effective_operations(&self) -> Vec<Operation> {
         let mut operations = self.operations.clone().unwrap_or_else(|| {

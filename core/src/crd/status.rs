@@ -1,11 +1,15 @@
 //! What a user reads. All latencies are in nanoseconds and within 1 %.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::agents::AgentsStatus;
 use super::exact::ExactStatus;
+use super::objectives::ObjectiveStatus;
 use super::outliers::OutliersStatus;
 use crate::vocabulary::{MapType, Operation, Outcome};
 
@@ -17,7 +21,7 @@ pub struct MapLatencyProbeStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready` sums up `AgentsReady` and `MapsFound`. `FewerOutliers`, `CoarserCallers` and `Sampling` are there while
+    /// `Ready` sums up `AgentsReady` and `MapsFound`. `ObjectivesMet` is there with `spec.objectives`. `FewerOutliers`, `CoarserCallers` and `Sampling` are there while
     /// agents leave that out to stay within their budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -44,6 +48,14 @@ pub struct MapLatencyProbeStatus {
     /// The main figures in human units, for tables.
     #[serde(default)]
     pub summary: SummaryText,
+
+    /// How the objectives of the spec are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 8),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub objectives: Vec<ObjectiveStatus>,
 
     /// Latency per operation, over all maps, nodes and CPUs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -121,6 +133,37 @@ pub struct NodeCounts {
         extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
     )]
     pub not_ready: Vec<NodeNotReady>,
+    /// Ready nodes whose figures cover less than `spec.windowSeconds`, as their agent, or what was known of it, began later.
+    /// Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial_window: Option<PartialWindow>,
+}
+
+/// Nodes that were not measured in the whole window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PartialWindow {
+    /// How many.
+    #[schemars(range(min = 1))]
+    pub nodes: i32,
+    /// The one that was measured for the shortest time.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// For how long it was, in the window.
+    #[schemars(range(min = 0))]
+    pub seconds: i64,
+}
+
+impl PartialWindow {
+    /// These nodes, each with how long it was measured.
+    pub fn of(nodes: &BTreeMap<String, Duration>) -> Option<Self> {
+        let (name, measured) = nodes.iter().min_by_key(|(_, it)| **it)?;
+        Some(Self {
+            nodes: i32::try_from(nodes.len()).unwrap_or(i32::MAX),
+            name: name.clone(),
+            seconds: i64::try_from(measured.as_secs()).unwrap_or(i64::MAX),
+        })
+    }
 }
 
 impl NodeCounts {
@@ -133,6 +176,7 @@ impl NodeCounts {
             stale: 0,
             unable: 0,
             not_ready: Vec::new(),
+            partial_window: None,
         }
     }
 }
@@ -192,6 +236,10 @@ pub struct SummaryText {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub max: Option<String>,
+    /// The worst state of all objectives. Absent: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub objectives: Option<String>,
 }
 
 /// Latency of one operation.

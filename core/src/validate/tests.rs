@@ -263,13 +263,40 @@ fn every_mistake_is_listed_with_its_field_and_advice() {
             "spec.maps[0].names[2]: \"a\" stands there twice; keep one of them",
         ),
     ];
+    refused(&cases);
+}
+
+fn refused(cases: &[(&str, &str)]) {
     for (yaml, message) in cases {
         assert_eq!(
             spec(yaml).check().unwrap_err().to_string(),
-            message,
+            *message,
             "{yaml}"
         );
     }
+}
+
+#[test]
+fn mistakes_in_objectives_are_listed_likewise() {
+    refused(&[
+        (
+            "{maps: [{ids: [1]}], objectives: []}",
+            "spec.objectives: is empty; list at least one, or leave the field out",
+        ),
+        (
+            "{maps: [{ids: [1]}], objectives: [{name: Slow-, operation: Update, thresholdMicroseconds: 0, forSeconds: 3601}]}",
+            "spec.objectives[0].name: \"Slow-\" is no name; write at most 40 lower-case letters, digits and '-', the first \
+             and the last no '-'; spec.objectives[0].operation: Update is not measured; add it to spec.operations, or name \
+             another; spec.objectives[0].thresholdMicroseconds: is 0; write a number from 1 to 10000000; \
+             spec.objectives[0].forSeconds: is 3601; write a number from 0 to 3600",
+        ),
+        (
+            "{maps: [{ids: [1]}], operations: [Update], objectives: [
+               {name: w, operation: Update, thresholdMicroseconds: 1},
+               {name: w, operation: Update, thresholdMicroseconds: 2}]}",
+            "spec.objectives[1].name: \"w\" stands there twice; give each objective its own name",
+        ),
+    ]);
 }
 
 #[test]

@@ -3,13 +3,11 @@
 use anyhow::{Result, ensure};
 use maplatency_core::vocabulary::Operation;
 use maplatency_e2e::cluster::{Cluster, PATIENCE};
+use maplatency_e2e::status::{count, is_ready, lookups, measures};
 use maplatency_e2e::wait;
 use maplatency_e2e::workload::Workload;
 
-use super::shared::{
-    NODE, READER, Statuses, count, is_ready, log_has, lookups, measures, read_as_another, reads,
-    selecting, workload,
-};
+use super::shared::{NODE, READER, Statuses, log_has, read_as_another, reads, selecting};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_probe_reaches_the_agent_as_a_new_generation() -> Result<()> {
@@ -102,7 +100,7 @@ async fn a_deleted_probe_takes_the_daemonset_and_the_measuring_with_it() -> Resu
 #[tokio::test(flavor = "multi_thread")]
 async fn no_status_mixes_two_generations() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let mut workload = workload("api_change", "30000", "0")?;
+    let mut workload = Workload::of_one_reader("api_change", "30000", "0")?;
     let spec = selecting(&workload);
     cluster
         .apply_probe("changing", &format!("{{{spec}, operations: [Lookup]}}"))
@@ -152,7 +150,7 @@ async fn no_status_mixes_two_generations() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_follows_a_deleted_one_counts_from_zero() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let mut workload = workload("api_delete", "20000", "0")?;
+    let mut workload = Workload::of_one_reader("api_delete", "20000", "0")?;
     let spec = format!("{{{}}}", selecting(&workload));
     cluster.apply_probe("passing", &spec).await?;
     let agent = cluster.start_agent(NODE).await?;

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use maplatency_core::MapLatencyProbeStatus;
 use maplatency_core::vocabulary::Operation;
 use maplatency_e2e::cluster::{Cluster, PATIENCE};
+use maplatency_e2e::status::{condition, is_ready, lookups};
 use maplatency_e2e::workload::Workload;
 use maplatency_e2e::{wait, workspace};
 
-use super::shared::{NODE, Statuses, condition, is_ready, lookups, selecting, workload};
+use super::shared::{NODE, Statuses, selecting};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn applying_the_example_shows_a_p99_in_kubectl_get() -> Result<()> {
@@ -182,7 +183,7 @@ async fn assert_is_paced(cluster: &Cluster, name: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_p99_comes_soon_after_the_agent() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let mut workload = workload("api_first", "1000000", "20000")?;
+    let mut workload = Workload::of_one_reader("api_first", "1000000", "20000")?;
     workload.go()?;
     let applied = Instant::now();
     cluster

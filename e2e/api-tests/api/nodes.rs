@@ -2,9 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 use maplatency_e2e::cluster::{Cluster, PATIENCE};
+use maplatency_e2e::status::{condition, lookups, measures};
 use maplatency_e2e::wait;
+use maplatency_e2e::workload::Workload;
 
-use super::shared::{NODE, condition, log_has, lookups, measures, selecting, workload};
+use super::shared::{NODE, log_has, selecting};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_come_and_go_with_their_labels() -> Result<()> {
@@ -56,7 +58,7 @@ async fn nodes_come_and_go_with_their_labels() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_loses_its_label_is_measured_no_more() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[("pool", "a")]), ("node-b", &[])]).await?;
-    let mut workload = workload("api_label", "5000", "0")?;
+    let mut workload = Workload::of_one_reader("api_label", "5000", "0")?;
     let spec = format!(
         "{{{}, nodeSelector: {{matchLabels: {{pool: a}}}}}}",
         selecting(&workload)

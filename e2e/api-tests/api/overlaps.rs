@@ -3,11 +3,10 @@
 use anyhow::{Result, ensure};
 use maplatency_core::vocabulary::Operation;
 use maplatency_e2e::cluster::Cluster;
+use maplatency_e2e::status::{count, is_ready, lookups, measures};
 use maplatency_e2e::workload::Workload;
 
-use super::shared::{
-    NODE, Statuses, count, is_ready, log_has, lookups, measures, read_as_another, workload,
-};
+use super::shared::{NODE, Statuses, log_has, read_as_another};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_probes_on_one_node_with_overlapping_maps_each_count_their_own() -> Result<()> {
@@ -70,7 +69,7 @@ async fn two_probes_on_one_node_with_overlapping_maps_each_count_their_own() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn overlapping_probes_count_exactly_what_each_selects() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let mut workload = workload("api_overlap", "40000", "0")?;
+    let mut workload = Workload::of_one_reader("api_overlap", "40000", "0")?;
     let by_name =
         "maps: [{names: [api_overlap]}], callers: {commands: [demo-reader]}, windowSeconds: 600";
     let by_type = "maps: [{names: ['api_over*'], types: [PerCpuHash, Queue]}], \

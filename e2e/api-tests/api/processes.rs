@@ -7,9 +7,11 @@ use anyhow::{Result, bail, ensure};
 use maplatency_bpf::sys;
 use maplatency_e2e::cluster::{Cluster, PATIENCE};
 use maplatency_e2e::process::{Daemon, Ended, workspace_binary};
+use maplatency_e2e::status::measures;
 use maplatency_e2e::wait;
+use maplatency_e2e::workload::Workload;
 
-use super::shared::{NODE, measures, selecting, workload};
+use super::shared::{NODE, selecting};
 
 /// What a process that is told to end may take.
 const END: Duration = Duration::from_secs(2);
@@ -62,7 +64,7 @@ impl Held {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_serves_leaves_nothing_however_it_ends() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let workload = workload("api_end", "1", "0")?;
+    let workload = Workload::of_one_reader("api_end", "1", "0")?;
     let spec = format!(
         "{{{}, activeReads: {{periodMilliseconds: 10}}}}",
         selecting(&workload)

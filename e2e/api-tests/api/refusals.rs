@@ -6,9 +6,10 @@ use kube::{Api, ResourceExt as _};
 use maplatency_core::MapLatencyProbe;
 use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, probe_yaml};
 use maplatency_e2e::mistakes::{INVALID, REFUSED};
+use maplatency_e2e::status::condition;
 use maplatency_e2e::workspace;
 
-use super::shared::{NODE, condition};
+use super::shared::NODE;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_specs_are_refused_with_the_intended_message() -> Result<()> {

@@ -2,11 +2,10 @@
 
 use anyhow::{Result, ensure};
 use maplatency_e2e::cluster::Cluster;
+use maplatency_e2e::status::{is_ready, lookups, measures};
 use maplatency_e2e::workload::Workload;
 
-use super::shared::{
-    NODE, READER, Statuses, is_ready, lookups, measures, reads, selecting, workload,
-};
+use super::shared::{NODE, READER, Statuses, reads, selecting};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_killed_and_restarted_goes_on_without_doubling() -> Result<()> {
@@ -93,7 +92,7 @@ async fn an_agent_that_is_killed_and_restarted_begins_a_new_epoch_without_doubli
 async fn an_operator_that_is_killed_twice_while_reads_go_on_counts_each_once() -> Result<()> {
     const READS: i64 = 48_000;
     let mut cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let mut workload = workload("api_restart", "48000", "4000")?;
+    let mut workload = Workload::of_one_reader("api_restart", "48000", "4000")?;
     cluster
         .apply_probe("steady", &format!("{{{}}}", selecting(&workload)))
         .await?;

@@ -9,10 +9,10 @@ use futures::StreamExt as _;
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use maplatency_bpf::sys;
-use maplatency_core::vocabulary::Operation;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
 use maplatency_e2e::cluster::{Cluster, PATIENCE};
 use maplatency_e2e::process::Daemon;
+use maplatency_e2e::status::lookups;
 use maplatency_e2e::wait;
 use maplatency_e2e::workload::Workload;
 use tokio::task::JoinHandle;
@@ -20,58 +20,12 @@ use tokio::task::JoinHandle;
 pub(crate) const NODE: &str = "node-a";
 pub(crate) const READER: [&str; 3] = ["--rate", "0", "--no-refresh"];
 
-/// Operations by callers in the window.
-pub(crate) fn count(status: &MapLatencyProbeStatus, operation: Operation) -> i64 {
-    status
-        .operations
-        .iter()
-        .find(|it| it.operation == operation)
-        .map_or(0, |it| it.count)
-}
-
-pub(crate) fn lookups(status: &MapLatencyProbeStatus) -> i64 {
-    count(status, Operation::Lookup)
-}
-
-pub(crate) fn is_ready(status: &MapLatencyProbeStatus) -> bool {
-    condition(status, "Ready").is_some_and(|it| it.0 == "True")
-}
-
-/// Whether a node measures the one map that is there.
-pub(crate) fn measures(status: &MapLatencyProbeStatus) -> bool {
-    is_ready(status) && status.matched_maps == 1
-}
-
-/// Status, reason and message of a condition.
-pub(crate) fn condition<'a>(
-    status: &'a MapLatencyProbeStatus,
-    kind: &str,
-) -> Option<(&'a str, &'a str, &'a str)> {
-    let found = status.conditions.iter().find(|it| it.type_ == kind)?;
-    Some((&found.status, &found.reason, &found.message))
-}
-
 pub(crate) fn reads(workload: &Workload) -> String {
     // Whoever else reads the map is not the workload.
     let id = workload.ready().map_id;
     format!(
         "{{maps: [{{ids: [{id}]}}], operations: [Lookup], callers: {{commands: [demo-reader]}}, windowSeconds: 600}}"
     )
-}
-
-/// A map that only this test reads.
-pub(crate) fn workload(name: &str, reads: &str, rate: &str) -> Result<Workload> {
-    Workload::start(&[
-        "--no-refresh",
-        "--entries",
-        "1000",
-        "--name",
-        name,
-        "--reads",
-        reads,
-        "--rate",
-        rate,
-    ])
 }
 
 /// The fields of a spec that select the workload's map, and its reader alone.

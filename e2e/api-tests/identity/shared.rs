@@ -200,6 +200,10 @@ impl Stream {
 
     /// How the stream ends.
     pub(crate) async fn end(&mut self) -> Result<Status> {
+        self.end_within(PATIENCE).await
+    }
+
+    pub(crate) async fn end_within(&mut self, patience: Duration) -> Result<Status> {
         let read = async {
             loop {
                 match self.inbound.message().await {
@@ -209,7 +213,7 @@ impl Stream {
                 }
             }
         };
-        timeout(PATIENCE, read)
+        timeout(patience, read)
             .await
             .context("the stream goes on")?
     }

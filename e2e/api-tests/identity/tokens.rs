@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, Transport};
+use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, PATIENCE, Transport};
 use maplatency_e2e::kubelet;
 use maplatency_proto::AUDIENCE;
 use tonic::Code;
@@ -165,4 +165,27 @@ async fn a_stream_ends_with_its_token_unless_a_fresh_one_came() -> Result<()> {
         "{status}"
     );
     renewed.is_alive(2).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_of_a_pod_that_is_deleted_ends_with_the_next_review() -> Result<()> {
+    let flags = ["--token-review-period", "5s"];
+    let cluster = Cluster::start_with(&NODES, Transport::tls(&flags)).await?;
+    let caller = Caller::new(&cluster).await?;
+    let mut streams = Vec::new();
+    for (name, node) in [("agent-a", "node-a"), ("agent-b", "node-b")] {
+        let pod = agent_pod(&cluster, name, node).await?;
+        let token = agent_token(&cluster, &pod).await?;
+        let mut stream = caller.stream(&token, node).await?;
+        stream.is_alive(1).await?;
+        streams.push(stream);
+    }
+    let delete = ["delete", "pod", "agent-a", "--namespace", NAMESPACE];
+    let now = ["--grace-period=0", "--force"];
+    cluster.kubectl(&[&delete[..], &now].concat()).await?.ok()?;
+
+    // The API server itself keeps an answer for ten seconds.
+    let status = streams[0].end_within(PATIENCE * 2).await?;
+    ensure!(status.code() == Code::Unauthenticated, "{status}");
+    streams[1].is_alive(2).await
 }

@@ -3,13 +3,17 @@
 use anyhow::{Result, ensure};
 use maplatency_e2e::cluster::{Cluster, PATIENCE};
 use maplatency_e2e::http::{get, sample};
+use maplatency_e2e::status::measures;
 use maplatency_e2e::wait;
+use maplatency_e2e::workload::Workload;
 
-use super::shared::{NODE, json, measures, spec, workload};
+use super::shared::{NODE, spec};
 
 /// Type, reason and count of every event of a probe, oldest first.
 async fn events(cluster: &Cluster, probe: &str) -> Result<Vec<(String, String, i64)>> {
-    let list = json(cluster, &["get", "events.events.k8s.io", "-n", "default"]).await?;
+    let list = cluster
+        .json(&["get", "events.events.k8s.io", "-n", "default"])
+        .await?;
     let items = list.pointer("/items").and_then(|it| it.as_array()).cloned();
     let mut items = items.unwrap_or_default();
     let name = serde_json::Value::from(probe);
@@ -32,7 +36,12 @@ fn told(events: &[(String, String, i64)]) -> Vec<(&str, &str, i64)> {
         .collect()
 }
 
-async fn expect(cluster: &Cluster, probe: &str, expected: &[(&str, &str, i64)]) -> Result<()> {
+/// Waits until exactly these events of a probe are there: type, reason and count.
+pub(crate) async fn expect(
+    cluster: &Cluster,
+    probe: &str,
+    expected: &[(&str, &str, i64)],
+) -> Result<()> {
     wait::until("the events", PATIENCE, async || {
         let events = events(cluster, probe).await?;
         ensure!(told(&events) == expected, "{events:?}");
@@ -46,7 +55,7 @@ async fn each_transition_is_told_once_however_often_a_status_is_written() -> Res
     const MEASURING: (&str, &str, i64) = ("Normal", "Measuring", 1);
     const MISSING: (&str, &str, i64) = ("Warning", "NodesMissing", 1);
     let cluster = Cluster::start(&[(NODE, &[])]).await?;
-    let mut workload = workload("op_events", "120000", "5000")?;
+    let mut workload = Workload::of_one_reader("op_events", "120000", "5000")?;
     cluster.apply_probe("told", &spec(&workload)).await?;
     let mut agent = cluster.start_agent(NODE).await?;
     cluster.status("the map", "told", measures).await?;

@@ -12,10 +12,12 @@ use maplatency_core::MapLatencyProbe;
 use maplatency_e2e::cluster::{Cluster, NAMESPACE, PATIENCE, Transport};
 use maplatency_e2e::http::get;
 use maplatency_e2e::replicas::Replicas;
+use maplatency_e2e::status::{lookups, measures};
 use maplatency_e2e::wait;
+use maplatency_e2e::workload::Workload;
 use tokio::task::JoinHandle;
 
-use super::shared::{NODE, json, lookups, measures, spec, workload};
+use super::shared::{NODE, spec};
 
 const LEASE: &str = "maplatency-operator";
 const READS: i64 = 200_000;
@@ -65,7 +67,9 @@ impl Drop for Counts {
 }
 
 async fn holder(cluster: &Cluster) -> Result<String> {
-    let lease = json(cluster, &["get", "lease", LEASE, "-n", NAMESPACE]).await?;
+    let lease = cluster
+        .json(&["get", "lease", LEASE, "-n", NAMESPACE])
+        .await?;
     let holder = lease.pointer("/spec/holderIdentity").cloned();
     Ok(holder
         .unwrap_or_default()
@@ -79,7 +83,7 @@ async fn a_new_leader_has_the_agents_within_ten_seconds_of_a_kill_and_counts_eac
 -> Result<()> {
     let cluster = Cluster::without_operator(&[(NODE, &[])], Transport::tls(&[])).await?;
     let mut operators = Replicas::start(&cluster, 2).await?;
-    let mut workload = workload("op_kill", &READS.to_string(), "8000")?;
+    let mut workload = Workload::of_one_reader("op_kill", &READS.to_string(), "8000")?;
     cluster.apply_probe("steady", &spec(&workload)).await?;
     let old = operators.ready(None).await?;
     let _agent = cluster.start_agent(NODE).await?;
@@ -132,7 +136,7 @@ async fn a_new_leader_has_the_agents_within_ten_seconds_of_a_kill_and_counts_eac
 async fn a_leader_that_was_paused_ends_without_writing_and_the_agents_have_another() -> Result<()> {
     let cluster = Cluster::without_operator(&[(NODE, &[])], Transport::Plaintext).await?;
     let mut operators = Replicas::start(&cluster, 2).await?;
-    let mut workload = workload("op_pause", &READS.to_string(), "8000")?;
+    let mut workload = Workload::of_one_reader("op_pause", &READS.to_string(), "8000")?;
     cluster.apply_probe("steady", &spec(&workload)).await?;
     let old = operators.ready(None).await?;
     let _agent = cluster.start_agent(NODE).await?;
@@ -228,7 +232,9 @@ async fn a_leader_whose_lease_is_deleted_makes_it_anew_and_no_other_takes_it() -
         // Renewed so often that the other one has seen it.
         let mut seen = BTreeSet::new();
         wait::until("a lease that is renewed", PATIENCE, async || {
-            let lease = json(&cluster, &["get", "lease", LEASE, "-n", NAMESPACE]).await?;
+            let lease = cluster
+                .json(&["get", "lease", LEASE, "-n", NAMESPACE])
+                .await?;
             assert_eq!(lease["spec"]["holderIdentity"], before);
             seen.insert(lease["spec"]["renewTime"].to_string());
             Ok((seen.len() > 3).then_some(()))

@@ -4,5 +4,6 @@ mod events;
 mod leaders;
 mod metrics;
 mod nodes;
+mod objectives;
 mod owner;
 mod shared;

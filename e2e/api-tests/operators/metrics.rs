@@ -7,9 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use maplatency_e2e::cluster::{Cluster, PATIENCE, Transport};
 use maplatency_e2e::http::{get, sample};
 use maplatency_e2e::prometheus::{self, Prometheus};
+use maplatency_e2e::status::{lookups, measures};
+use maplatency_e2e::workload::Workload;
 use maplatency_e2e::{not_run, wait, workspace};
 
-use super::shared::{NODE, lookups, measures, spec, workload};
+use super::shared::{NODE, spec};
 
 const READS: i64 = 40_000;
 const CLASS: (&str, &str) = ("node.kubernetes.io/instance-type", "large");
@@ -42,7 +44,7 @@ async fn operator_and_agent_export_what_was_read_under_documented_names() -> Res
     let mut cluster = Cluster::without_operator(&[(NODE, &[CLASS])], Transport::Plaintext).await?;
     let agent_http = cluster.export_agent()?;
     cluster.start_operator()?;
-    let mut workload = workload("op_metrics", &READS.to_string(), "0")?;
+    let mut workload = Workload::of_one_reader("op_metrics", &READS.to_string(), "0")?;
     cluster.apply_probe("exported", &spec(&workload)).await?;
     let _agent = cluster.start_agent(NODE).await?;
     cluster.status("the map", "exported", measures).await?;

@@ -3,14 +3,16 @@
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, PATIENCE};
+use maplatency_e2e::status::{condition, lookups, measures};
 use maplatency_e2e::wait;
+use maplatency_e2e::workload::Workload;
 
-use super::shared::{NODE, condition, lookups, measures, spec, workload};
+use super::shared::{NODE, spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stops_reporting_is_stale_and_one_that_is_removed_goes() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[]), ("node-b", &[])]).await?;
-    let mut workload = workload("op_stale", "3000", "0")?;
+    let mut workload = Workload::of_one_reader("op_stale", "3000", "0")?;
     cluster.apply_probe("nodes", &spec(&workload)).await?;
     let (first, second) = (
         cluster.start_agent(NODE).await?,
@@ -66,7 +68,7 @@ async fn a_node_that_stops_reporting_is_stale_and_one_that_is_removed_goes() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_cannot_load_its_probes_says_so_in_the_status() -> Result<()> {
     let cluster = Cluster::start(&[(NODE, &[]), ("node-b", &[])]).await?;
-    let workload = workload("op_unable", "1", "0")?;
+    let workload = Workload::of_one_reader("op_unable", "1", "0")?;
     cluster.apply_probe("nodes", &spec(&workload)).await?;
     let _agent = cluster.start_agent(NODE).await?;
     let without = [

@@ -86,7 +86,14 @@ async fn after_a_restart_of_the_worker_with_the_leader_on_it_only_new_reads_coun
 
         // The agent that measured the first ones has gone, and so has the leader that it told them.
         let after = batch(product, "after", &worker).await?;
-        counted(product, after).await
+        counted(product, after).await?;
+        let status = product.read(PROBE).await?.status.unwrap_or_default();
+        let partial = status.nodes.partial_window.context("a partial window")?;
+        ensure!(
+            partial.nodes == 1 && partial.name == worker && partial.seconds < 300,
+            "{partial:?}"
+        );
+        Ok(())
     })
     .await
 }

@@ -216,7 +216,11 @@ impl State {
     }
 
     pub(super) fn view(&mut self, uid: &str, generation: i64, now: Instant) -> Option<View> {
-        let Placement { probe, nodes, .. } = self.placements.get(uid)?;
+        let Placement {
+            probe,
+            nodes,
+            window: length,
+        } = self.placements.get(uid)?;
         if probe.generation != generation {
             return None;
         }
@@ -251,10 +255,12 @@ impl State {
                 .sessions
                 .get(node)
                 .filter(|it| it.running.get(uid) == Some(&generation) && nodes.contains(node));
+            let mut measured = Duration::ZERO;
             for epoch in epochs {
                 let Some((mut window, problems)) = epoch.measured(node, uid, now) else {
                     continue;
                 };
+                measured += window.span;
                 if let Some(live) = measuring.filter(|it| it.hello.epoch == epoch.id) {
                     view.agents.push(facts(node, live, epoch));
                     view.problems
@@ -268,6 +274,10 @@ impl State {
                     window.losses.clear();
                 }
                 view.windows.push(window);
+            }
+            // The newest report is up to a period old.
+            if measuring.is_some() && measured + stale_after < *length {
+                view.partial.insert(node.clone(), measured);
             }
         }
         Some(view)

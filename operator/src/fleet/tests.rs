@@ -444,6 +444,30 @@ fn a_node_that_stops_reporting_is_stale_after_two_periods_and_ready_again_with_t
 }
 
 #[test]
+fn a_node_that_was_not_measured_in_the_whole_window_is_told_with_how_long_it_was() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let partial = |it: u64| [("a".to_owned(), seconds(it))].into();
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 3, 10), 0, 0), now);
+    assert_eq!(view(&fleet, now).partial, partial(3));
+    // Four seconds may be on their way.
+    agent.report(report(2, 6, 20), now + seconds(3));
+    assert_eq!(view(&fleet, now + seconds(3)).partial, [].into());
+    drop(agent);
+    assert_eq!(view(&fleet, now + seconds(4)).partial, [].into());
+
+    // What the agent before measured is still in the window.
+    let agent = fleet.connect(hello("a", '2'));
+    agent.report(with_beginning(report(1, 1, 5), 0, 0), now + seconds(5));
+    assert_eq!(view(&fleet, now + seconds(5)).partial, [].into());
+    drop(agent);
+
+    let agent = fleet.connect(hello("a", '3'));
+    agent.report(with_beginning(report(1, 2, 5), 0, 0), now + seconds(60));
+    assert_eq!(view(&fleet, now + seconds(60)).partial, partial(2));
+}
+
+#[test]
 fn an_agent_that_cannot_load_its_probes_is_told_with_the_reason_and_not_awaited() {
     let (fleet, now) = (fleet(&["a"]), Instant::now());
     let unable = Hello {

@@ -8,7 +8,7 @@ use ring::digest::{SHA256, digest};
 
 use super::{Caller, Refusal};
 
-/// How long a yes holds. A pod that is deleted may so be taken for an agent for this long.
+/// How long a yes holds at most. A pod that is deleted may so be taken for an agent for this long.
 const YES: Duration = Duration::from_secs(30);
 /// How long a no holds. A service account may have been made a moment too late.
 const NO: Duration = Duration::from_secs(5);
@@ -16,9 +16,11 @@ const NO: Duration = Duration::from_secs(5);
 const MOST: usize = 4096;
 
 /// Answers by the hash of their token, so that no token stays in memory for this.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cache {
     known: HashMap<[u8; 32], Known>,
+    /// How long a yes holds.
+    yes: Duration,
 }
 
 #[derive(Debug)]
@@ -28,6 +30,14 @@ struct Known {
 }
 
 impl Cache {
+    /// Empty. An answer holds no longer than until a stream is asked about again.
+    pub(super) fn new(again: Duration) -> Self {
+        Self {
+            known: HashMap::new(),
+            yes: YES.min(again),
+        }
+    }
+
     pub(super) fn get(&self, token: &Token, now: Instant) -> Option<Result<Caller, Refusal>> {
         let known = self.known.get(&hash(token))?;
         (now < known.until).then(|| known.outcome.clone())
@@ -36,7 +46,7 @@ impl Cache {
     /// Keeps an answer. Where there is no room, the one that would end first goes.
     pub(super) fn put(&mut self, token: &Token, outcome: &Result<Caller, Refusal>, now: Instant) {
         let life = match outcome {
-            Ok(_) => YES,
+            Ok(_) => self.yes,
             Err(refusal) if refusal.lasts() => NO,
             Err(_) => return,
         };
@@ -81,7 +91,7 @@ mod tests {
 
     #[test]
     fn answers_hold_for_less_than_a_minute_and_only_for_their_token() {
-        let (mut cache, begin) = (Cache::default(), Instant::now());
+        let (mut cache, begin) = (Cache::new(YES), Instant::now());
         cache.put(&token("yes"), &Ok(caller()), begin);
         cache.put(&token("no"), &Err(Refusal::Rejected), begin);
 
@@ -98,7 +108,7 @@ mod tests {
 
     #[test]
     fn that_the_api_server_did_not_answer_is_forgotten_at_once() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = (Cache::new(YES), Instant::now());
         for refusal in [Refusal::NoReview("down".to_owned()), Refusal::TooMany] {
             cache.put(&token("a"), &Err(refusal), now);
             assert_eq!(cache.get(&token("a"), now), None);
@@ -107,7 +117,7 @@ mod tests {
 
     #[test]
     fn garbage_does_not_fill_memory_nor_push_out_agents() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
+        let (mut cache, now) = (Cache::new(YES), Instant::now());
         cache.put(&token("agent"), &Ok(caller()), now);
         for at in 0..2 * MOST {
             cache.put(&token(&format!("g{at}")), &Err(Refusal::Rejected), now);

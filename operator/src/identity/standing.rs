@@ -11,9 +11,7 @@ use tracing::{debug, warn};
 
 use super::{Caller, Refusal, Reviewer};
 
-/// How often the API server is asked about the token of a stream that stands.
-const AGAIN: Duration = Duration::from_mins(5);
-/// And how soon, where it could not be asked.
+/// How soon the API server is asked again, where it could not be asked.
 const SOON: Duration = Duration::from_secs(15);
 
 /// The token of one stream.
@@ -35,7 +33,7 @@ impl Standing {
     ) -> Result<Self, Refusal> {
         let caller = reviewer.review(&token, from).await?;
         Ok(Self {
-            due: due(&caller, AGAIN),
+            due: due(&caller, reviewer.again),
             reviewer,
             from,
             token,
@@ -71,7 +69,7 @@ impl Standing {
             Ok(caller) => self.go_on(caller),
             Err(refusal @ (Refusal::NoReview(_) | Refusal::TooMany)) => {
                 warn!(node = %self.caller.node, error = %refusal, "Could not look at a token again");
-                self.due = due(&self.caller, SOON);
+                self.due = due(&self.caller, SOON.min(self.reviewer.again));
                 Ok(())
             }
             Err(refusal) => Err(refusal),
@@ -104,7 +102,7 @@ impl Standing {
                 said: self.caller.node.clone(),
             });
         }
-        self.due = due(&caller, AGAIN);
+        self.due = due(&caller, self.reviewer.again);
         self.caller = caller;
         Ok(())
     }

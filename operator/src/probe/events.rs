@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::runtime::events::{Event, EventType};
 use maplatency_core::condition::{AGENTS_READY, READY};
+use maplatency_core::objectives::OBJECTIVES_MET;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
 use tokio::time::timeout;
 
@@ -22,14 +23,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The events of a step from one status to the next.
 ///
 /// `Ready` tells why it changed, so that a change of `AgentsReady` is told only where it is something else. What is not
-/// known yet is no event, and neither is another reason for what has been told.
+/// known yet is no event, and neither is another reason for what has been told. Objectives are told for themselves.
 pub(super) fn transitions(
     before: Option<&MapLatencyProbeStatus>,
     now: &MapLatencyProbeStatus,
 ) -> Vec<Event> {
     let before = before.map_or(&[][..], |it| &it.conditions);
     let mut events: Vec<Event> = Vec::new();
-    for kind in [READY, AGENTS_READY] {
+    for kind in [READY, AGENTS_READY, OBJECTIVES_MET] {
         let Some(condition) = find(&now.conditions, kind) else {
             continue;
         };
@@ -37,9 +38,16 @@ pub(super) fn transitions(
             "True" => EventType::Normal,
             _ => EventType::Warning,
         };
-        // What makes a probe ready or not is told once.
-        let told = events.iter().any(|it| it.type_ == type_);
-        if !told && is_news(find(before, kind), condition) {
+        let before = find(before, kind);
+        let is_news = if kind == OBJECTIVES_MET {
+            // That all is well is news only after it was not.
+            is_news(before, condition)
+                && (before.is_some_and(|it| it.status == "False") || condition.status == "False")
+        } else {
+            // What makes a probe ready or not is told once.
+            is_news(before, condition) && !events.iter().any(|it| it.type_ == type_)
+        };
+        if is_news {
             events.push(Event {
                 type_,
                 reason: condition.reason.clone(),
@@ -178,6 +186,25 @@ mod tests {
             1,
         );
         assert_eq!(told(Some(&before), &now), ["AllNodesMeasure"]);
+    }
+
+    #[test]
+    fn a_breach_and_its_end_are_told_and_a_good_start_is_not() {
+        let with = |objectives: &'static str, reason| {
+            let ready = (READY, "True", "Measuring", "");
+            status(&[ready, (OBJECTIVES_MET, objectives, reason, "")], 1)
+        };
+        let met = with("True", "ObjectivesMet");
+        let nothing = with("Unknown", "NoOperations");
+        let breached = with("False", "ObjectiveBreached");
+        let none: [&str; 0] = [];
+        assert_eq!(told(None, &met), ["Measuring"]);
+        assert_eq!(told(None, &breached), ["Measuring", "ObjectiveBreached"]);
+        assert_eq!(told(Some(&nothing), &met), none);
+        assert_eq!(told(Some(&met), &breached), ["ObjectiveBreached"]);
+        assert_eq!(told(Some(&breached), &breached), none);
+        assert_eq!(told(Some(&breached), &met), ["ObjectivesMet"]);
+        assert_eq!(told(Some(&breached), &nothing), none);
     }
 
     #[test]

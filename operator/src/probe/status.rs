@@ -11,9 +11,10 @@ use maplatency_core::condition::{
     self, AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions,
 };
 use maplatency_core::crd::agents::{AgentsStatus, HighestCost};
-use maplatency_core::crd::status::{NodeCounts, NodeNotReady};
+use maplatency_core::crd::objectives::ObjectiveStatus;
+use maplatency_core::crd::status::{NodeCounts, NodeNotReady, PartialWindow};
 use maplatency_core::validate::InvalidSpec;
-use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, summary};
+use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, objectives, summary};
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -57,13 +58,15 @@ impl Finding {
     }
 }
 
-/// Computes the status. The previous one only lends its transition times, and tells a loss of agents from a
-/// start without them.
+/// Computes the status. The previous one only lends its times, by which an objective that stays above becomes a breached one,
+/// and tells a loss of agents from a start without them.
 pub fn compute(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> MapLatencyProbeStatus {
     let previous = probe.status.as_ref().map_or(&[][..], |it| &it.conditions);
     let generation = probe.metadata.generation;
     let verdicts = verdicts(finding, settled(previous, generation)).into_iter();
     let verdicts = verdicts.chain(shedding(finding));
+    let objectives = objectives(probe, finding, now);
+    let verdicts = verdicts.chain(objectives::verdict(probe.spec.objectives(), &objectives));
     let conditions = conditions(verdicts, previous, generation, now);
     match finding {
         Finding::Invalid(_) => summary::status(&[], NodeCounts::default(), conditions, generation),
@@ -72,7 +75,19 @@ pub fn compute(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> MapLat
             // Agents of two versions may know more kinds together than one alone.
             status.losses.truncate(LOSS_KINDS);
             status.agents = agents_status(&view.agents);
-            status
+            status.with_objectives(objectives)
+        }
+    }
+}
+
+/// How the objectives are. Those of another generation lend nothing: they may have meant something else.
+fn objectives(probe: &MapLatencyProbe, finding: &Finding, now: &Time) -> Vec<ObjectiveStatus> {
+    let previous = probe.status.as_ref().filter(|_| continues(probe));
+    let previous = previous.map_or(&[][..], |it| &it.objectives);
+    match finding {
+        Finding::Invalid(_) => vec![],
+        Finding::Placed(view) => {
+            objectives::evaluate(probe.spec.objectives(), &view.windows, previous, now)
         }
     }
 }
@@ -102,6 +117,7 @@ fn nodes(view: &View) -> NodeCounts {
         stale: count(view.stale.len()),
         unable: count(view.unable.len()),
         not_ready: all.take(NODES).collect(),
+        partial_window: PartialWindow::of(&view.partial),
     }
 }
 

@@ -56,6 +56,7 @@ fn view(selected: usize, connected: &[&str], absent: &[&str], maps: u32) -> View
         unable: [].into(),
         rollout: None,
         problems: vec![],
+        partial: [].into(),
         windows: vec![window],
         agents: vec![],
     }

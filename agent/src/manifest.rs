@@ -467,7 +467,7 @@ mod tests {
             (
                 "{maps: [{ids: [1]}], window: 60}",
                 "f:4:28: spec.window: is no field; write one of \
-                 nodeSelector, maps, operations, callers, activeReads, outliers, aggregation, windowSeconds",
+                 nodeSelector, maps, operations, callers, activeReads, outliers, aggregation, objectives, windowSeconds",
             ),
             (
                 "{maps: [{ids: [1]}], windowseconds: 60}",

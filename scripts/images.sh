@@ -17,12 +17,14 @@ revision=$(git -c safe.directory='*' describe --always --abbrev=40 --match= --di
 limit=$((40 * 1024 * 1024))
 
 work=$(mktemp -d)
-daemon=
+daemon= cgroups=
 # shellcheck disable=SC2317 # the trap calls it
 finish() {
   if [ -n "$daemon" ]; then
     kill "$daemon" 2> /dev/null || true
     wait "$daemon" 2> /dev/null || true
+    # It leaves its cgroups; those that others made or use stay.
+    if [ -z "$cgroups" ]; then find /sys/fs/cgroup -depth -type d -path '*/docker*' -exec rmdir {} + 2> /dev/null || true; fi
   fi
   rm -rf "$work"
 }
@@ -36,6 +38,7 @@ need_docker() {
     exit 1
   fi
   echo "docker does not answer; starting a daemon for the time of this build"
+  cgroups=$(docker_cgroups)
   export DOCKER_HOST=unix://$work/docker.sock
   dockerd --host "$DOCKER_HOST" --data-root "$out/docker" --exec-root "$work/exec" --pidfile "$work/pid" \
     --bridge none --iptables=false --ip-forward=false --ip-masq=false > "$work/dockerd.log" 2>&1 < /dev/null &
@@ -49,6 +52,8 @@ need_docker() {
   tail -n 15 "$work/dockerd.log" >&2
   exit 1
 }
+
+docker_cgroups() { find /sys/fs/cgroup -maxdepth 2 -type d -name docker; }
 
 default_of() { sed -n "s/^ARG $1=//p" images/operator.Dockerfile; }
 can_get() { # image

@@ -129,8 +129,25 @@ impl Drop for Restored {
     }
 }
 
+/// Where cpusets of cgroup v1 are, none of which gets a CPU back that comes back.
+const CPUSETS: &str = "/sys/fs/cgroup/cpuset";
+
+/// The CPUs of each cpuset, parents first.
+fn cpusets() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(CPUSETS)];
+    while let Some(folder) = folders.pop() {
+        let file = folder.join("cpuset.cpus");
+        found.extend(fs::read_to_string(&file).map(|cpus| (file, cpus)));
+        let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(below.map(|it| it.path()).filter(|it| it.is_dir()));
+    }
+    found
+}
+
 #[test]
 fn an_offline_cpu_is_refused_by_name() -> Result<()> {
+    let cpusets_before = cpusets();
     let switch = Path::new("/sys/devices/system/cpu/cpu1/online");
     let offline = match Restored::set(switch, "0") {
         Ok(offline) => offline,
@@ -140,6 +157,11 @@ fn an_offline_cpu_is_refused_by_name() -> Result<()> {
     };
     let output = agent_reading_from_cpu_1(|_| Ok(()))?;
     drop(offline);
+    for (file, cpus) in &cpusets_before {
+        if fs::read_to_string(file)? != *cpus {
+            fs::write(file, cpus).with_context(|| format!("could not write {}", file.display()))?;
+        }
+    }
 
     assert_refused(&output, "CPU 1 is offline; the CPUs 0 are online");
     ensure!(

@@ -36,6 +36,9 @@ const AT_LEAST: [(&str, u64); 2] = [
     ("fs.inotify.max_user_watches", 524_288),
 ];
 
+/// Where cpusets of cgroup v1 are.
+const CPUSETS: &str = "/sys/fs/cgroup/cpuset";
+
 /// The machine as it was at one time.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Machine {
@@ -63,8 +66,11 @@ impl Machine {
         })
     }
 
-    /// Makes it fit for a cluster.
-    pub(super) fn prepare(&self) -> Result<()> {
+    /// Makes it fit for a cluster. `own_daemon`: a Docker daemon was started here.
+    pub(super) fn prepare(&self, own_daemon: bool) -> Result<()> {
+        if own_daemon {
+            give_all_cpus(&Path::new(CPUSETS).join("docker"))?;
+        }
         for (name, least) in AT_LEAST {
             let now: u64 = read(name)?.parse().with_context(|| name.to_owned())?;
             if now < least
@@ -155,6 +161,21 @@ fn read(sysctl: &str) -> Result<String> {
 fn write(sysctl: &str, value: &str) -> Result<()> {
     fs::write(file_of(sysctl), value)
         .with_context(|| format!("could not write; as root: sysctl -w {sysctl}={value}"))
+}
+
+/// A cpuset of cgroup v1 that was there while a CPU was offline lacks it for ever, and kubelet cannot work below it.
+fn give_all_cpus(cpuset: &Path) -> Result<()> {
+    let cpus = |of: &Path| fs::read_to_string(of.join("cpuset.cpus"));
+    let (Ok(all), Ok(has)) = (cpus(Path::new(CPUSETS)), cpus(cpuset)) else {
+        return Ok(());
+    };
+    if all == has {
+        return Ok(());
+    }
+    fs::write(cpuset.join("cpuset.cpus"), &all).with_context(|| {
+        let (set, has, all) = (cpuset.display(), has.trim(), all.trim());
+        format!("{set} has the CPUs {has} alone, and could not be given {all}")
+    })
 }
 
 /// The cgroups that Docker makes for its containers, in each hierarchy; it does not remove them.

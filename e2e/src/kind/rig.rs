@@ -208,7 +208,7 @@ fn bring_up(store: &Store, state: &mut State, choice: &Choice) -> Result<Cluster
     state.tools = Some(tools.clone());
     store.save(state)?;
 
-    state.machine.prepare()?;
+    state.machine.prepare(state.docker.is_own())?;
     let cluster = Cluster {
         kubeconfig: store.kubeconfig(),
         kubectl: tools.kubectl.clone(),

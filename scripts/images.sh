@@ -24,7 +24,9 @@ finish() {
     kill "$daemon" 2> /dev/null || true
     wait "$daemon" 2> /dev/null || true
     # It leaves its cgroups; those that others made or use stay.
-    if [ -z "$cgroups" ]; then find /sys/fs/cgroup -depth -type d -path '*/docker*' -exec rmdir {} + 2> /dev/null || true; fi
+    if [ -z "$cgroups" ]; then
+      docker_cgroups | while read -r cgroup; do find "$cgroup" -depth -type d -exec rmdir {} + 2> /dev/null || true; done
+    fi
   fi
   rm -rf "$work"
 }
@@ -93,12 +95,32 @@ last_layer() { # image
   docker image inspect --format '{{range .RootFS.Layers}}{{println .}}{{end}}' "$1" | grep . | tail -n 1
 }
 
+# Fails unless the image says what it is, lists the crates in it, and, for the operator, does not run as root.
+contents() { # operator or agent
+  local name=maplatency-$1 label container crates user
+  for label in title description licenses version revision; do
+    [ -n "$(docker image inspect --format "{{index .Config.Labels \"org.opencontainers.image.$label\"}}" "$name:$version")" ] ||
+      { echo "error: $name lacks the label org.opencontainers.image.$label" >&2; exit 1; }
+  done
+  container=$(docker create --network none "$name:$version")
+  docker cp "$container:/sbom.cdx.json" - > "$work/sbom.tar"
+  docker rm "$container" > /dev/null
+  crates=$(tar -xOf "$work/sbom.tar" | python3 -c 'import json, sys
+sbom = json.load(sys.stdin)
+print(len(sbom["components"]) if sbom["bomFormat"] == "CycloneDX" else 0)')
+  [ "$crates" -gt 50 ] || { echo "error: the SBOM of $name lists $crates crates" >&2; exit 1; }
+  user=$(docker image inspect --format '{{.Config.User}}' "$name:$version")
+  [ "$1" = agent ] || [ "${user%%:*}" -gt 0 ] 2> /dev/null ||
+    { echo "error: $name runs as user '$user', which is root" >&2; exit 1; }
+}
+
 # Its layers as a registry would hold them.
 report() { # operator or agent
   local name=maplatency-$1 size said
   said=$(docker run --rm --read-only --network none "$name:$version" --version) ||
     { echo "error: $name does not run on its base" >&2; exit 1; }
   [ "$said" = "$name $version" ] || { echo "error: $name says that it is $said" >&2; exit 1; }
+  contents "$1"
   docker save --output "$out/$name.tar" "$name:$version"
   size=$(gzip --stdout "$out/$name.tar" | wc -c)
   printf '%s:%s\n  layer with the program  %s\n  compressed              %s MiB\n  archive                 %s\n' "$name" "$version" \

@@ -132,8 +132,23 @@ impl Drop for Restored {
 /// Where cpusets of cgroup v1 are, none of which gets a CPU back that comes back.
 const CPUSETS: &str = "/sys/fs/cgroup/cpuset";
 
-/// The CPUs of each cpuset, parents first.
-fn cpusets() -> Vec<(PathBuf, String)> {
+/// The CPUs of each cpuset, parents first. Puts them back in the end.
+struct Cpusets(Vec<(PathBuf, String)>);
+
+impl Drop for Cpusets {
+    fn drop(&mut self) {
+        for (file, cpus) in &self.0 {
+            // Some may have gone meanwhile.
+            if fs::read_to_string(file).is_ok_and(|now| now != *cpus)
+                && let Err(error) = fs::write(file, cpus)
+            {
+                eprintln!("could not write {cpus:?} to {}: {error}", file.display());
+            }
+        }
+    }
+}
+
+fn cpusets() -> Cpusets {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from(CPUSETS)];
     while let Some(folder) = folders.pop() {
@@ -142,12 +157,13 @@ fn cpusets() -> Vec<(PathBuf, String)> {
         let below = fs::read_dir(&folder).into_iter().flatten().flatten();
         folders.extend(below.map(|it| it.path()).filter(|it| it.is_dir()));
     }
-    found
+    Cpusets(found)
 }
 
 #[test]
 fn an_offline_cpu_is_refused_by_name() -> Result<()> {
-    let cpusets_before = cpusets();
+    // Ends after the one that brings the CPU back.
+    let _cpusets = cpusets();
     let switch = Path::new("/sys/devices/system/cpu/cpu1/online");
     let offline = match Restored::set(switch, "0") {
         Ok(offline) => offline,
@@ -157,12 +173,6 @@ fn an_offline_cpu_is_refused_by_name() -> Result<()> {
     };
     let output = agent_reading_from_cpu_1(|_| Ok(()))?;
     drop(offline);
-    for (file, cpus) in &cpusets_before {
-        if fs::read_to_string(file)? != *cpus {
-            fs::write(file, cpus).with_context(|| format!("could not write {}", file.display()))?;
-        }
-    }
-
     assert_refused(&output, "CPU 1 is offline; the CPUs 0 are online");
     ensure!(
         fs::read_to_string(switch)?.trim() == "1",

@@ -40,7 +40,7 @@ use cache::Cache;
 use verdict::Claims;
 
 /// The client alone would wait for as long as it takes, and so would an agent.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(3);
 /// Reviews at once: the API server has other things to do.
 const AT_ONCE: usize = 16;
 /// Reviews for one address. Behind one address there may be many nodes, all of which connect after a restart.

@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod pace;
 mod status;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -97,7 +98,7 @@ impl Context {
     }
 }
 
-/// Brings the status of one probe up to date. I/O happens only in [`status::patch`].
+/// Brings the status of one probe up to date. I/O happens only in [`write`] and [`events`].
 #[instrument(skip_all, fields(probe = %probe.name_any()))]
 pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result<Action, Error> {
     let now = Instant::now();
@@ -135,7 +136,7 @@ pub async fn reconcile(probe: Arc<MapLatencyProbe>, ctx: Arc<Context>) -> Result
     }
     if news && !held_back && pace.may_write(&status, now) {
         tell(&probe, &status);
-        let stands = status::patch(&ctx.client, &probe, &status).await?;
+        let stands = write::patch(&ctx.client, &probe, &status).await?;
         pace.wrote(&status, now);
         if stands {
             ctx.metrics.wrote_status();

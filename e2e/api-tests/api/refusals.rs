@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::{Api, ResourceExt as _};
-use maplatency_core::MapLatencyProbe;
+use maplatency_core::{MapLatencyProbe, Operation};
 use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, probe_yaml};
 use maplatency_e2e::mistakes::{INVALID, REFUSED};
 use maplatency_e2e::status::condition;
@@ -36,6 +36,25 @@ async fn bad_specs_are_refused_with_the_intended_message() -> Result<()> {
     }
     // It is no reason to run agents anywhere.
     cluster.no_daemon_set().await
+}
+
+/// The rule in the definition repeats which ones are measured by default.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_objective_may_be_about_every_operation_that_is_measured_by_default() -> Result<()> {
+    let cluster = Cluster::start(&[]).await?;
+    for operation in Operation::ALL {
+        let spec = format!(
+            "{{maps: [{{ids: [1]}}], objectives: [{{name: a, operation: {operation}, thresholdMicroseconds: 5}}]}}"
+        );
+        let answer = cluster.apply(&probe_yaml("any", &spec)).await?;
+        assert_eq!(
+            answer.success,
+            operation.is_read(),
+            "{operation}: {}",
+            answer.stderr
+        );
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

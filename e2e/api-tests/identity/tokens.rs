@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, PATIENCE, Transport};
+use maplatency_e2e::http::{get, sample};
 use maplatency_e2e::kubelet;
 use maplatency_proto::AUDIENCE;
 use tonic::Code;
@@ -22,6 +23,7 @@ async fn only_a_token_of_the_nodes_agent_opens_a_stream() -> Result<()> {
 
     for (what, token, (code, reason, message)) in wrong_tokens(&cluster, &pod, &token).await? {
         let header = format!("Bearer {token}");
+        let before = refusals(&cluster, reason).await?;
         let status = caller.refused(Some(&header), "node-a").await?;
         ensure!(
             status.code() == code && status.message().contains(message),
@@ -31,6 +33,8 @@ async fn only_a_token_of_the_nodes_agent_opens_a_stream() -> Result<()> {
             !status.message().contains(&token),
             "{what}: a token is told"
         );
+        let after = refusals(&cluster, reason).await?;
+        ensure!(after > before, "{what}: {before} and {after} {reason}");
         event(&cluster, &format!("AgentRefused{reason}")).await?;
     }
     for (header, message) in [(None, "no token came"), (Some("Basic Zm9v"), "Bearer")] {
@@ -40,11 +44,21 @@ async fn only_a_token_of_the_nodes_agent_opens_a_stream() -> Result<()> {
             "{status}"
         );
     }
+    ensure!(refusals(&cluster, "NoToken").await? >= 1.0);
+    event(&cluster, "AgentRefusedNoToken").await?;
     let event = event(&cluster, "AgentRefusedOtherNode").await?;
     let note = event.note.unwrap_or_default();
     ensure!(note.contains("node-b") && note.contains("node-a"), "{note}");
 
     good.is_alive(2).await
+}
+
+/// How many the operator has turned away for a reason.
+async fn refusals(cluster: &Cluster, reason: &str) -> Result<f64> {
+    let text = get(cluster.http(), "/metrics", "").await?.text();
+    let label = format!("reason=\"{reason}\"");
+    let value = sample(&text, "maplatency_agent_refusals_total", &[&label]);
+    Ok(value.unwrap_or_default())
 }
 
 /// What is wrong, the token, and the answer: its code, the reason by which it is counted, and a part of the message.

@@ -45,7 +45,10 @@ async fn operator_and_agent_export_what_was_read_under_documented_names() -> Res
     let agent_http = cluster.export_agent()?;
     cluster.start_operator()?;
     let mut workload = Workload::of_one_reader("op_metrics", &READS.to_string(), "0")?;
-    cluster.apply_probe("exported", &spec(&workload)).await?;
+    let objectives =
+        "objectives: [{name: reads, operation: Lookup, thresholdMicroseconds: 1000000}]";
+    let spec = spec(&workload).replacen('{', &format!("{{{objectives}, "), 1);
+    cluster.apply_probe("exported", &spec).await?;
     let _agent = cluster.start_agent(NODE).await?;
     cluster.status("the map", "exported", measures).await?;
     workload.go()?;
@@ -64,6 +67,21 @@ async fn operator_and_agent_export_what_was_read_under_documented_names() -> Res
         let labels = [&labels[..], &[r#"node_class="large""#]].concat();
         let name = "maplatency_operation_duration_seconds_count";
         assert_eq!(sample(&merged, name, &labels), expected, "{merged}");
+    }
+
+    let merged = get(cluster.http(), "/metrics", "").await?.text();
+    let of_objective = [r#"probe="exported""#, r#"objective="reads""#];
+    for (name, value) in [
+        ("breached", 0.0),
+        ("nodes_above", 0.0),
+        ("threshold_seconds", 1.0),
+    ] {
+        let name = format!("maplatency_probe_objective_{name}");
+        assert_eq!(
+            sample(&merged, &name, &of_objective),
+            Some(value),
+            "{merged}"
+        );
     }
 
     let page = fs::read_to_string(workspace().join("docs/metrics.md"))?;

@@ -48,6 +48,7 @@ async fn after_helm_install_a_probe_shows_both_workers_and_a_p99_within_a_minute
                 json!({
                     "maps": [{"names": ["e2e_first"]}],
                     "nodeSelector": {"matchExpressions": workers},
+                    "objectives": [{"name": "reads", "operation": "Lookup", "thresholdMicroseconds": 1_000_000}],
                 }),
             )
             .await?;
@@ -57,6 +58,7 @@ async fn after_helm_install_a_probe_shows_both_workers_and_a_p99_within_a_minute
             // Both agents see both maps, as the nodes share a kernel.
             let complete =
                 row.of("MAPS") == "2" && row.of("NODES") == "2/2" && row.of("READY") == "True";
+            let complete = complete && row.of("OBJECTIVES") == "Met";
             ensure!(complete && row.of("P99").ends_with('s'), "{table}");
             Ok(Some(table.clone()))
         })

@@ -99,6 +99,19 @@ async fn nothing_is_left_in_the_kernel_after_helm_uninstall() -> Result<()> {
             },
         )
         .await?;
+        // What the operator made goes with its Deployment; Kubernetes collects it.
+        until("what the operator made to go", PATIENCE, async || {
+            let kinds = "secrets,configmaps,leases.coordination.k8s.io,daemonsets.apps";
+            let left = product.here(&["get", kinds, "--output=name"]).await?;
+            // The one that Kubernetes puts into every namespace.
+            let left: Vec<_> = left
+                .lines()
+                .filter(|it| *it != "configmap/kube-root-ca.crt")
+                .collect();
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(Some(()))
+        })
+        .await?;
         // As the chart's values say, what users made stays.
         product
             .kubectl(&["get", "maplatencyprobe", "leaving"])

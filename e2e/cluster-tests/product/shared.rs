@@ -214,6 +214,8 @@ impl Product {
                     "name": "reader",
                     "image": workload(),
                     "args": arguments,
+                    // Without, the scheduler would give it next to nothing wherever anybody else wants the CPU.
+                    "resources": {"requests": {"cpu": "500m"}},
                     // Making maps needs it, where a node has no CAP_BPF.
                     "securityContext": {"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}},
                 }],

@@ -275,8 +275,9 @@ impl State {
                 }
                 view.windows.push(window);
             }
-            // The newest report is up to a period old.
-            if measuring.is_some() && measured + stale_after < *length {
+            // The newest report is up to a period old. What a stale node lacks is told as such.
+            let is_ready = measuring.is_some() && !view.stale.contains_key(node);
+            if is_ready && measured + stale_after < *length {
                 view.partial.insert(node.clone(), measured);
             }
         }

@@ -107,7 +107,7 @@ pub(super) fn verdict(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use k8s_openapi::api::authentication::v1::UserInfo;
     use serde_json::json;
@@ -122,6 +122,12 @@ mod tests {
     fn token(payload: &str) -> Token {
         let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
         Token::new(format!("e30.{payload}.c2ln")).unwrap()
+    }
+
+    /// One for us that is over then.
+    pub(in crate::identity) fn token_until(end: Timestamp) -> Token {
+        let end = end.as_second();
+        token(&format!(r#"{{"aud": "{AUDIENCE}", "exp": {end}}}"#))
     }
 
     fn read(payload: &str) -> Result<Claims, Refusal> {

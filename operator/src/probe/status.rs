@@ -1,11 +1,8 @@
 //! The status of a probe: conditions with numbers, figures from the merge.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Client, ResourceExt as _};
 use maplatency_core::agents::agents_status;
 use maplatency_core::condition::{
     self, AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions,
@@ -15,17 +12,10 @@ use maplatency_core::crd::objectives::ObjectiveStatus;
 use maplatency_core::crd::status::{NodeCounts, NodeNotReady, PartialWindow};
 use maplatency_core::validate::InvalidSpec;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, objectives, summary};
-use serde_json::json;
-use tokio::time::timeout;
 
-use super::Error;
 use crate::fleet::View;
 use crate::inventory::Rollout;
 
-/// Field manager of statuses.
-const MANAGER: &str = "maplatency-operator-status";
-/// The client alone would wait for as long as it takes; by then the figures are old.
-const LIMIT: Duration = Duration::from_secs(20);
 /// Names and problems listed in a message; the rest is a number.
 const LISTED: usize = 3;
 /// Most kinds of loss that the schema allows.
@@ -154,35 +144,6 @@ pub(super) fn ready<'a>(
         .into_iter()
         .find(|it| it.type_ == READY)
         .map(|it| (it.status.as_str(), it.reason.as_str()))
-}
-
-/// Writes a status by server-side apply. A probe that is gone, or another one by now, is left alone, and nothing is
-/// written.
-pub(super) async fn patch(
-    client: &Client,
-    probe: &MapLatencyProbe,
-    status: &MapLatencyProbeStatus,
-) -> Result<bool, Error> {
-    let api: Api<MapLatencyProbe> = Api::all(client.clone());
-    let name = probe.name_any();
-    let patch = json!({
-        "apiVersion": "maplatency.dev/v1alpha1",
-        "kind": "MapLatencyProbe",
-        // With the uid, a probe of the same name that was made since is a conflict.
-        "metadata": { "name": name, "uid": probe.metadata.uid },
-        "status": status,
-    });
-    let params = PatchParams::apply(MANAGER).force();
-    let patch = Patch::Apply(patch);
-    match timeout(LIMIT, api.patch_status(&name, &params, &patch)).await {
-        Ok(Ok(_)) => Ok(true),
-        Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Ok(false),
-        Ok(Err(source)) => Err(Error::Write {
-            probe: name,
-            source,
-        }),
-        Err(_) => Err(Error::Timeout { probe: name }),
-    }
 }
 
 /// Whether agents of this generation were there, or known to be missing, before.

@@ -1,6 +1,8 @@
 //! Every condition is there from the first visit on, and its message tells numbers and names.
 
 use super::*;
+use std::time::Duration;
+
 use k8s_openapi::jiff::Timestamp;
 use maplatency_core::MapIdentity;
 use maplatency_core::agents::AgentFacts;

@@ -5,6 +5,8 @@
 //! lost than in the others, by either sum, holds a spike. A CPU on which operations are slow all the time has none: that
 //! is what its percentiles tell.
 
+mod comb;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -311,8 +313,7 @@ impl Event {
     }
 
     fn nanoseconds(&self) -> u64 {
-        let length = self.end.saturating_sub(self.begin);
-        u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(self.end.saturating_sub(self.begin))
     }
 
     fn is_dense(&self) -> bool {
@@ -365,7 +366,8 @@ fn hits_of(events: &[Event]) -> BTreeMap<u32, usize> {
 }
 
 /// Those that are worth a row, with their period. What comes at regular times may have others among it: those that are
-/// as large as the largest are tried first, then all that are large, then all.
+/// as large as the largest are tried first, then all that are large, then all; and where none of them are regular, a regular
+/// part of them ([`comb`]).
 fn reportable(events: Vec<Event>) -> Vec<(Vec<Event>, Option<Duration>)> {
     let events: Vec<Event> = events.into_iter().filter(Event::is_dense).collect();
     let largest = events.iter().map(|it| it.lost).max().unwrap_or(0);
@@ -384,11 +386,29 @@ fn reportable(events: Vec<Event>) -> Vec<(Vec<Event>, Option<Duration>)> {
             return rows;
         }
     }
-    let large: Vec<Event> = events.into_iter().filter(is_large).collect();
+    let large: Vec<Event> = events.iter().filter(|it| is_large(it)).cloned().collect();
+    let comb = comb::regular_among(&begins_of(&large));
+    if let Some((regular, period)) = comb.or_else(|| comb::regular_among(&begins_of(&events))) {
+        let is_regular = |at: &Duration| regular.binary_search(&nanoseconds(*at)).is_ok();
+        let (regular, rest): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|it| is_regular(&it.begin));
+        let rest: Vec<Event> = rest.into_iter().filter(is_large).collect();
+        let mut rows = vec![(regular, Some(Duration::from_nanos(period)))];
+        rows.extend((!rest.is_empty()).then_some((rest, None)));
+        return rows;
+    }
     if large.is_empty() {
         return vec![];
     }
     vec![(large, None)]
+}
+
+fn begins_of(events: &[Event]) -> Vec<u64> {
+    events.iter().map(|it| nanoseconds(it.begin)).collect()
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The time between spikes, if most of them came that long after the one before. Of the others those count that came
@@ -397,12 +417,8 @@ fn period_of(events: &[Event]) -> Option<Duration> {
     if events.len() < REGULAR {
         return None;
     }
-    let begins = events.iter().map(|it| it.begin);
-    let between: Vec<u64> = begins
-        .clone()
-        .zip(begins.skip(1))
-        .map(|(a, b)| u64::try_from(b.saturating_sub(a).as_nanos()).unwrap_or(u64::MAX))
-        .collect();
+    let begins = begins_of(events);
+    let between: Vec<u64> = begins.windows(2).map(|it| it[1] - it[0]).collect();
     let usual = median_of(between.clone());
     if usual == 0 {
         return None;

@@ -129,7 +129,7 @@ fn a_bad_file_is_refused_with_the_field_and_what_to_write() {
         (
             with("metadata: {name: a}\nspec: {maps: [{ids: [1]}], windowsSeconds: 9}\n"),
             "FILE:4:28: spec.windowsSeconds: is no field; write one of nodeSelector, maps, operations, callers, \
-             activeReads, outliers, aggregation, windowSeconds",
+             activeReads, outliers, aggregation, objectives, windowSeconds",
         ),
         (
             with("metadata: {name: a}\nspec:\n  maps:\n  - names: demo\n"),

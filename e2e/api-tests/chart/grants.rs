@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use kube::Api;
+use maplatency_core::MapLatencyProbe;
 use maplatency_e2e::cluster::{PATIENCE, start_agent};
 use maplatency_e2e::controlplane::ControlPlane;
 use maplatency_e2e::helm::{Helm, Version, chart};
@@ -27,16 +28,16 @@ async fn helm_test_gets_a_latency_with_the_rights_of_the_charts_accounts_which_h
     let cluster = ControlPlane::start().await?;
     let helm = Helm::get(Version::Newest, cluster.kubeconfig()).await?;
     let chart = chart();
-    helm.run(&[
+    let install = [
         "install",
         "maplatency",
         text(&chart)?,
         "--namespace",
         NAMESPACE,
         "--create-namespace",
-    ])
-    .await?
-    .ok()?;
+    ];
+    let notes = helm.run(&install).await?.ok()?;
+    tells_the_next_three_commands(&cluster, &notes).await?;
     let labels = json!({"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "kubernetes.io/hostname": NODE});
     // A probe without a selector would measure here, too, if the chart did not leave it out.
     let arm = json!({"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64", "kubernetes.io/hostname": "node-b"});
@@ -126,6 +127,27 @@ async fn helm_test_gets_a_latency_with_the_rights_of_the_charts_accounts_which_h
     no_more_is_granted(&cluster).await
 }
 
+/// The notes tell them, and the manifest in the first one is a probe that is taken.
+async fn tells_the_next_three_commands(cluster: &ControlPlane, notes: &str) -> Result<()> {
+    for command in [
+        "kubectl apply -f - <<END",
+        "kubectl get maplatencyprobes --watch",
+        "helm test maplatency --namespace maplatency-system",
+    ] {
+        ensure!(notes.contains(command), "no {command:?} in {notes}");
+    }
+    let (_, manifest) = notes.split_once("<<END\n").context("no manifest")?;
+    let (manifest, _) = manifest.split_once("END").context("no end")?;
+    let probe: MapLatencyProbe = serde_yaml::from_str(manifest)?;
+    ensure!(probe.spec.check().is_ok(), "{manifest}");
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("probe.yaml");
+    // A shell does not mind how far it is indented, and neither does YAML.
+    std::fs::write(&file, manifest)?;
+    let apply = ["apply", "--dry-run=server", "--filename", text(&file)?];
+    cluster.kubectl(&apply).await?.ok().map(drop)
+}
+
 /// The projected volumes of the agent's pod, with their files.
 async fn identity(
     cluster: &ControlPlane,
@@ -160,6 +182,22 @@ async fn is_owned_and_set_up(cluster: &ControlPlane, set: &DaemonSet) -> Result<
         .ok()?;
     let set = serde_json::to_value(set)?;
     assert_eq!(set["metadata"]["ownerReferences"][0]["uid"], uid);
+    let get = [
+        "get",
+        "networkpolicy",
+        "maplatency-agent",
+        "--namespace",
+        NAMESPACE,
+        "--output=json",
+    ];
+    let policy: Value = serde_json::from_str(&cluster.kubectl(&get).await?.ok()?)?;
+    let selected = policy["spec"]["podSelector"]["matchLabels"].as_object();
+    for (key, value) in selected.context("a policy that selects pods")? {
+        assert_eq!(
+            set["spec"]["template"]["metadata"]["labels"][key], *value,
+            "{key}"
+        );
+    }
     let pod = &set["spec"]["template"]["spec"];
     assert_eq!(pod["serviceAccountName"], "maplatency-agent");
     assert_eq!(pod["priorityClassName"], "maplatency");

@@ -169,7 +169,7 @@ async fn the_operator_understands_its_settings_and_arguments() -> Result<()> {
 }
 
 #[tokio::test]
-async fn pods_have_what_the_level_restricted_asks_for_and_agents_no_token() -> Result<()> {
+async fn the_account_of_agents_has_no_rights_and_no_token() -> Result<()> {
     let helm = Helm::get(Version::Newest, Path::new(NOWHERE)).await?;
     let objects = render(&helm, None).await?;
     let account = find(&objects, "ServiceAccount", "maplatency-agent")?;

@@ -48,6 +48,16 @@ pub fn limit(usual: Duration) -> Result<Duration> {
 pub async fn until<T>(
     what: &str,
     timeout: Duration,
+    check: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    until_asking_every(PAUSE, what, timeout, check).await
+}
+
+/// The same with a longer rest between two checks, where asking all the time would disturb what is measured.
+pub async fn until_asking_every<T>(
+    pause: Duration,
+    what: &str,
+    timeout: Duration,
     mut check: impl AsyncFnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let timeout = limit(timeout)?;
@@ -59,7 +69,7 @@ pub async fn until<T>(
                 Ok(None) => "not yet".clone_into(&mut last),
                 Err(state) => last = format!("{state:#}"),
             }
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     };
     // The limit covers the checks too: one that hangs must not outlast it.

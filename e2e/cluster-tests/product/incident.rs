@@ -5,13 +5,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use maplatency_core::MapLatencyProbeStatus;
 use maplatency_core::vocabulary::Operation;
-use maplatency_e2e::wait::until;
+use maplatency_e2e::wait::until_asking_every;
 use serde_json::json;
 
 use super::shared::{Product, installed, nodes};
 
 const MAP: &str = "e2e_incident";
 const PERIOD: f64 = 4e9;
+/// To ask all the time takes a part of a CPU, and stalls the reader in every second if that is its own.
+const CALM: Duration = Duration::from_secs(2);
 /// Five periods, and what pods and agents take to start.
 const LIMIT: Duration = Duration::from_mins(2);
 
@@ -56,9 +58,8 @@ async fn the_status_names_node_map_cpu_pod_and_period_of_an_incident_and_no_othe
                 json!({"maps": [{"names": [MAP]}], "nodeSelector": nodes(&[stalled, calm])}),
             )
             .await?;
-        let status = until("the incident in the status", LIMIT, async || {
-            // To ask all the time takes a tenth of a CPU, and stalls the reader in every second if that is its own.
-            tokio::time::sleep(Duration::from_secs(2)).await;
+        let what = "the incident in the status";
+        let status = until_asking_every(CALM, what, LIMIT, async || {
             let status = product.read("incident").await?.status.unwrap_or_default();
             names(&status, stalled, map, pod)?;
             Ok(Some(status))

@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use maplatency_core::MapLatencyProbeSpec;
 use maplatency_proto::wire::gateway_server::{Gateway, GatewayServer};
 use maplatency_proto::{
-    AgentMessage, AssignedProbe, Assignment, Hello, OperatorMessage, Report, wire,
+    AgentMessage, AssignedProbe, Assignment, Hello, MAX_MESSAGE_BYTES, OperatorMessage, Report,
+    wire,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
+use tempfile::NamedTempFile;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -90,13 +92,31 @@ impl Conversation {
     async fn send(&self, message: OperatorMessage) {
         self.outbox.send(Ok(message.into())).await.unwrap();
     }
+
+    /// Sends `message` up to so many times, until the agent ends the stream.
+    async fn send_until_left(mut self, message: &wire::OperatorMessage, times: usize) {
+        for _ in 0..times {
+            if self.outbox.send(Ok(message.clone())).await.is_err() {
+                return;
+            }
+        }
+        let left = async {
+            // Reports may be on their way.
+            while let Ok(Some(_)) = self.inbox.message().await {}
+        };
+        timeout(PATIENCE, left).await.expect("the agent leaves");
+    }
 }
 
-struct Agent(Child);
+struct Agent {
+    process: Child,
+    log: NamedTempFile,
+}
 
 impl Agent {
     fn start(url: &str) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_maplatency-agent"))
+        let log = NamedTempFile::new().unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_maplatency-agent"))
             .args([
                 "serve",
                 "--operator",
@@ -107,16 +127,25 @@ impl Agent {
             ])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
+            .stderr(log.reopen().unwrap())
             .spawn()
             .unwrap();
-        Self(child)
+        Self { process, log }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
     }
 
     /// Ends it by SIGTERM; gives the time that this took.
     fn end(&mut self) -> Duration {
         let began = Instant::now();
-        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM).unwrap();
-        assert!(self.0.wait().unwrap().success());
+        kill(
+            Pid::from_raw(self.process.id().cast_signed()),
+            Signal::SIGTERM,
+        )
+        .unwrap();
+        assert!(self.process.wait().unwrap().success());
         began.elapsed()
     }
 }
@@ -124,8 +153,10 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         // It has ended already in a test that passes.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        // Shown by the runner if the test has failed.
+        eprint!("{}", self.log());
     }
 }
 
@@ -259,4 +290,56 @@ async fn an_operator_that_restarts_is_told_where_the_window_begins() {
 
     let took = agent.end();
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test]
+async fn an_operator_that_floods_or_sends_nonsense_is_left_and_dialled_again() {
+    if !may_load_probes() {
+        return;
+    }
+    let (url, mut conversations) = operator().await;
+    let mut agent = Agent::start(&url);
+    let long = probe(&"a".repeat(MAX_MESSAGE_BYTES), 1, "{maps: [{ids: [1]}]}");
+    let cases = [
+        (
+            OperatorMessage::Ack(7).into(),
+            1000,
+            "the operator sends more than 20 messages a second",
+        ),
+        (
+            wire::OperatorMessage { kind: None },
+            1,
+            "the operator sent a malformed message",
+        ),
+        (
+            OperatorMessage::Assign(Assignment {
+                revision: 2,
+                report_period: Duration::from_secs(1),
+                probes: vec![long],
+            })
+            .into(),
+            1,
+            "message length too large",
+        ),
+    ];
+    for (message, times, reason) in cases {
+        let mut stream = next(&mut conversations).await;
+        stream.hello().await;
+        stream.send(assignment(1, 1)).await;
+        let sequence = stream.report().await.sequence;
+        stream.send(OperatorMessage::Ack(sequence)).await;
+        assert!(!agent.log().contains(reason), "{}", agent.log());
+        stream.send_until_left(&message, times).await;
+        let left = Instant::now();
+        while !agent.log().contains(reason) {
+            assert!(left.elapsed() < PATIENCE, "not told: {reason}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    let mut stream = next(&mut conversations).await;
+    stream.hello().await;
+    stream.send(assignment(3, 1)).await;
+    assert_eq!(stream.report().await.revision, 3, "it measures as before");
+    agent.end();
 }

@@ -6,25 +6,21 @@
 //! is what its percentiles tell.
 
 mod comb;
+mod slices;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::histogram::{BLOCK, Histogram, Percentile};
-use crate::measure::{Place, SLOW_FACTOR, parts_per_million, time_lost};
+use crate::histogram::{Histogram, Percentile};
+use crate::measure::{Place, parts_per_million};
 use crate::vocabulary::Operation;
+use slices::Slices;
 
 /// A spike that comes once, or at no regular time, lost at least this in a slice. Interrupts, timers and the agent
 /// itself cost less on a quiet machine.
 const LOST_ALONE: Duration = Duration::from_millis(10);
-/// One of those that come at regular times lost at least this.
-const LOST_REGULARLY: Duration = Duration::from_millis(1);
-/// Beyond this an operation is long. Interrupts take a tenth of it, and whoever takes a CPU away ten times as much.
-const LONG: Duration = Duration::from_micros(100);
 /// As long as it lasts, a spike loses at least one in this many parts of the time.
 const DENSITY: u64 = 10;
-/// By how many times the median distance from the median a slice has to stand out. By half of the median it has to, too.
-const DISTANCES: u64 = 8;
 /// Parts of one spike are no further from each other.
 const GAP: Duration = Duration::from_millis(200);
 /// Spikes that a period takes at least.
@@ -70,72 +66,7 @@ pub struct Spike {
 #[derive(Clone, Debug)]
 pub struct SpikeWindow {
     length: Duration,
-    places: BTreeMap<Place, VecDeque<Slice>>,
-}
-
-/// One slice of one place.
-#[derive(Clone, Debug)]
-struct Slice {
-    to: Duration,
-    lost: Lost,
-    /// The operations in which most of it was lost, where it was enough for a spike.
-    slow: Option<Slow>,
-}
-
-/// Time lost in a slice, in nanoseconds.
-#[derive(Clone, Copy, Debug)]
-struct Lost {
-    /// To slow operations.
-    all: u64,
-    /// To those of them that were long.
-    long: u64,
-}
-
-impl Lost {
-    fn of(until_user: &Histogram, median: u64) -> Self {
-        let all = time_lost(until_user, median);
-        let long = u64::try_from(LONG.as_nanos()).unwrap_or(u64::MAX);
-        let long = until_user.excess(median, long.max(median.saturating_mul(SLOW_FACTOR)));
-        Self { all, long }
-    }
-
-    /// The median of each sum, and of how far each is from it.
-    fn usual(slices: &VecDeque<Slice>) -> (Self, Self) {
-        let median =
-            |of: &dyn Fn(&Self) -> u64| median_of(slices.iter().map(|it| of(&it.lost)).collect());
-        let usual = Self {
-            all: median(&|it| it.all),
-            long: median(&|it| it.long),
-        };
-        let distance = Self {
-            all: median(&|it| it.all.abs_diff(usual.all)),
-            long: median(&|it| it.long.abs_diff(usual.long)),
-        };
-        (usual, distance)
-    }
-
-    /// By how much one sum or the other is more than the usual.
-    fn beyond(self, usual: Self) -> u64 {
-        let all = self.all.saturating_sub(usual.all);
-        all.max(self.long.saturating_sub(usual.long))
-    }
-
-    fn stands_out(self, usual: Self, distance: Self) -> bool {
-        let stands_out = |lost: u64, usual: u64, distance: u64| {
-            lost > usual.saturating_add(distance.saturating_mul(DISTANCES))
-                && lost > usual.saturating_add(usual / 2)
-        };
-        stands_out(self.all, usual.all, distance.all)
-            || stands_out(self.long, usual.long, distance.long)
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Slow {
-    begin: Duration,
-    end: Duration,
-    lost: u64,
-    times: Histogram,
+    places: BTreeMap<Place, Slices>,
 }
 
 /// One spike on one or more CPUs.
@@ -166,23 +97,15 @@ impl SpikeWindow {
         spans: Option<&BTreeMap<u16, Span>>,
         median: u64,
     ) {
-        let lost = Lost::of(until_user, median);
-        let enough = u128::from(lost.all) >= LOST_REGULARLY.as_nanos();
         let slices = self.places.entry(place).or_default();
-        let beyond = lost.beyond(Lost::usual(slices).0);
-        let slow = spans
-            .filter(|_| enough && beyond > 0)
-            .and_then(|it| slow_part(until_user, it, median, beyond));
-        slices.push_back(Slice { to, lost, slow });
+        slices.add(to, until_user, spans, median);
     }
 
     /// Lets go of slices that ended before the window that ends at `now`.
     pub fn expire(&mut self, now: Duration) {
         let begin = now.saturating_sub(self.length);
         self.places.retain(|_, slices| {
-            while slices.front().is_some_and(|it| it.to <= begin) {
-                slices.pop_front();
-            }
+            slices.expire(begin);
             !slices.is_empty()
         });
     }
@@ -229,51 +152,15 @@ impl SpikeWindow {
     }
 }
 
-/// The blocks of the slowest operations that together make up most of the time that was lost beyond the usual. More
-/// would stretch the spike to every interrupt of its second.
-fn slow_part(
-    until_user: &Histogram,
-    spans: &BTreeMap<u16, Span>,
-    median: u64,
-    beyond: u64,
-) -> Option<Slow> {
-    let mut slow = Slow {
-        begin: Duration::MAX,
-        end: Duration::ZERO,
-        lost: 0,
-        times: Histogram::new(),
-    };
-    for (block, span) in spans.iter().rev() {
-        let of_block = until_user.buckets().filter(|it| it.0 / BLOCK == *block);
-        for (bucket, count) in of_block {
-            slow.times.add(bucket, count);
-        }
-        slow.begin = slow.begin.min(span.first_begin);
-        slow.end = slow.end.max(span.last_end);
-        slow.lost = time_lost(&slow.times, median);
-        if slow.lost >= beyond / 5 * 4 {
-            return (slow.begin < slow.end).then_some(slow);
-        }
-    }
-    None
-}
-
-/// The slices that stand out, and those of them that are parts of one spike as one.
-fn events_of(cpu: u32, slices: &VecDeque<Slice>) -> Vec<Event> {
-    let (usual, distance) = Lost::usual(slices);
+/// What is slow in the slices that stand out, and the parts of one spike as one.
+fn events_of(cpu: u32, slices: &Slices) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
-    for slice in slices
-        .iter()
-        .filter(|it| it.lost.stands_out(usual, distance))
-    {
-        let Some(slow) = &slice.slow else {
-            continue;
-        };
+    for slow in slices.apart() {
         let event = Event {
             begin: slow.begin,
             end: slow.end,
             cpus: BTreeSet::from([cpu]),
-            lost: slow.lost,
+            lost: slow.lost.all,
             times: slow.times.clone(),
         };
         match events.last_mut().filter(|it| event.begin <= it.end + GAP) {
@@ -282,6 +169,11 @@ fn events_of(cpu: u32, slices: &VecDeque<Slice>) -> Vec<Event> {
         }
     }
     events
+}
+
+/// Whether so much was lost, in nanoseconds, that it is a spike for as long as it lasts.
+fn is_dense(lost: u64, lasts: Duration) -> bool {
+    lost.saturating_mul(DENSITY) >= nanoseconds(lasts)
 }
 
 impl Event {
@@ -317,7 +209,7 @@ impl Event {
     }
 
     fn is_dense(&self) -> bool {
-        self.lost.saturating_mul(DENSITY) >= self.nanoseconds()
+        is_dense(self.lost, self.end.saturating_sub(self.begin))
     }
 
     fn lost_at_least(&self, least: Duration) -> bool {

@@ -1,7 +1,7 @@
 //! What people would call a spike is found, with its times, and what they would not is not.
 
 use super::*;
-use crate::histogram::bucket_of;
+use crate::histogram::{BLOCK, bucket_of};
 
 const MEDIAN: u64 = 500;
 
@@ -255,6 +255,81 @@ fn a_single_large_one_is_told_without_a_period() {
         panic!("not one");
     };
     assert_eq!((spike.period, spike.count), (None, 1));
+}
+
+/// What a cluster of nodes on two CPUs took from a reader in seconds without a rewrite: to interrupts, in tenths of a
+/// millisecond, and to operations of 800 µs.
+const RECORDED: [(u64, u64); 16] = [
+    (79, 0),
+    (91, 1),
+    (74, 3),
+    (87, 1),
+    (85, 0),
+    (70, 0),
+    (83, 4),
+    (87, 2),
+    (82, 1),
+    (111, 1),
+    (82, 0),
+    (77, 2),
+    (75, 2),
+    (75, 0),
+    (164, 1),
+    (77, 0),
+];
+
+/// The spikes of a minute with rewrites at these times, in milliseconds, of a tenth of a second each, in which every other 4 ms
+/// are a read's.
+fn rewrites_at(rewrites: &(impl Iterator<Item = u64> + Clone)) -> Vec<Spike> {
+    const SECONDS: u64 = 60;
+    let mut all = SpikeWindow::new(Duration::from_mins(1));
+    for number in 0..SECONDS {
+        let (begin, end) = (number * 1_000, number * 1_000 + 999);
+        let mut second = Second::quiet(number);
+        let (small, long) = RECORDED[usize::try_from(number).unwrap() % RECORDED.len()];
+        let (first, last) = (milliseconds(begin), milliseconds(end));
+        second.count(7_000, small * 100_000 / 6_500, first, last);
+        second.count(800_000, long, first, last);
+        // A read counts in the second in which it ends.
+        let reads = rewrites
+            .clone()
+            .flat_map(|it| (0..13).map(move |read| it + read * 8))
+            .filter(|it| (begin..=end).contains(&(it + 4)));
+        for read in reads {
+            second.count(4_000_000, 1, milliseconds(read), milliseconds(read + 4));
+        }
+        let to = milliseconds(number * 1_000 + 1_000);
+        all.add(place(0), to, &second.times, Some(&second.spans), MEDIAN);
+    }
+    all.spikes(Duration::from_secs(SECONDS), micros)
+}
+
+#[test]
+fn a_rewrite_is_found_wherever_in_the_second_it_begins() {
+    for every in [3_000, 3_700, 4_000, 5_000, 7_000] {
+        for from in (0..every).step_by(20) {
+            // What the end of the window cuts off is another matter.
+            let times = (from..59_800).step_by(usize::try_from(every).unwrap());
+            let told = rewrites_at(&times);
+            let [spike] = &told[..] else {
+                panic!("every {every} from {from}: {told:?}");
+            };
+            let found = format!("every {every} from {from}: {spike:?}");
+            let period = spike.period.expect(&found);
+            assert!(
+                period.abs_diff(milliseconds(every)) < milliseconds(20),
+                "{found}"
+            );
+            // To the interrupts of a second it may stretch, and a read at its end may be missed.
+            assert!(
+                spike.duration.abs_diff(milliseconds(100)) <= milliseconds(10),
+                "{found}"
+            );
+            // The first comes when nothing is usual yet, and one may fall into a second with twice as many interrupts.
+            let all = times.count() as u64;
+            assert!((all - 1..=all).contains(&spike.count), "{all}: {found}");
+        }
+    }
 }
 
 #[test]

@@ -15,6 +15,11 @@ use super::shared::{FOREIGN, NAMESPACE, render, text, values};
 /// For the API server to take a definition's endpoints up or down.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CRD: &str = "customresourcedefinition.apiextensions.k8s.io/maplatencyprobes.maplatency.dev";
+/// What is there for as long as the definition is.
+const DEFINITION: [&str; 2] = [
+    CRD,
+    "apiservice.apiregistration.k8s.io/v1alpha1.maplatency.dev",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_server_takes_every_object_and_finds_the_operator_restricted() -> Result<()> {
@@ -83,34 +88,23 @@ async fn what_is_uninstalled_leaves_what_crds_keep_says() -> Result<()> {
             helm.run(&["uninstall", "maplatency", "--namespace", NAMESPACE])
                 .await?
                 .ok()?;
-            let mut expected = before;
+            let definition: BTreeSet<String> = DEFINITION.map(str::to_owned).into();
+            let mut expected: BTreeSet<String> = before.difference(&definition).cloned().collect();
             expected.insert(format!("namespace/{NAMESPACE}"));
             if crd_stays {
-                expected.insert(CRD.to_owned());
-                expected
-                    .insert("apiservice.apiregistration.k8s.io/v1alpha1.maplatency.dev".to_owned());
-            } else {
-                expected.remove(CRD);
-                expected.remove("apiservice.apiregistration.k8s.io/v1alpha1.maplatency.dev");
+                expected.extend(definition);
             }
-            wait::until("nothing else to be left", PATIENCE, async || {
-                let after = objects(&cluster).await?;
-                ensure!(
-                    after == expected,
-                    "{version:?}, {set}: left {:?}, missing {:?}",
-                    after.difference(&expected).collect::<Vec<_>>(),
-                    expected.difference(&after).collect::<Vec<_>>()
-                );
-                Ok(Some(()))
-            })
-            .await?;
+            only(&cluster, &expected)
+                .await
+                .with_context(|| format!("{version:?}, {set}"))?;
         }
     }
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_chart_before_this_one_is_upgraded_with_its_definition_and_probes() -> Result<()> {
+async fn the_chart_before_this_one_is_upgraded_and_leaves_its_definition_and_probes() -> Result<()>
+{
     let folder = tempfile::tempdir()?;
     let before = match previous_chart(folder.path()) {
         Ok(chart) => chart,
@@ -128,6 +122,7 @@ async fn the_chart_before_this_one_is_upgraded_with_its_definition_and_probes() 
             };
             helm.run(&[&args, create].concat()).await?.ok()
         };
+        let mut expected = objects(&cluster).await?;
         run("install", &before).await?;
         let probe = "{apiVersion: maplatency.dev/v1alpha1, kind: MapLatencyProbe, metadata: {name: kept}, spec: {maps: [{ids: [1]}]}}";
         wait::until("the definition to serve", PATIENCE, async || {
@@ -159,6 +154,12 @@ async fn the_chart_before_this_one_is_upgraded_with_its_definition_and_probes() 
         helm.run(&["uninstall", "maplatency", "--namespace", NAMESPACE])
             .await?
             .ok()?;
+        expected.extend(DEFINITION.map(str::to_owned));
+        expected.insert(format!("namespace/{NAMESPACE}"));
+        expected.insert("maplatencyprobe.maplatency.dev/kept".to_owned());
+        only(&cluster, &expected)
+            .await
+            .with_context(|| format!("{version:?}"))?;
     }
     Ok(())
 }
@@ -209,6 +210,21 @@ async fn a_managed_namespace_gets_the_level_that_agents_need_and_stays() -> Resu
         assert_eq!(phase, "Active", "{version:?}");
     }
     Ok(())
+}
+
+/// Waits until these objects are there, and no others.
+async fn only(cluster: &ControlPlane, expected: &BTreeSet<String>) -> Result<()> {
+    wait::until("nothing else to be left", PATIENCE, async || {
+        let after = objects(cluster).await?;
+        ensure!(
+            after == *expected,
+            "left {:?}, missing {:?}",
+            after.difference(expected).collect::<Vec<_>>(),
+            expected.difference(&after).collect::<Vec<_>>()
+        );
+        Ok(Some(()))
+    })
+    .await
 }
 
 /// Every object but those that the API server makes for itself while it runs.

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use maplatency_e2e::helm::Version;
 use maplatency_e2e::wait::until;
 use serde_json::json;
 
-use super::shared::{NAMESPACE, PATIENCE, RELEASE, installed};
+use super::shared::{NAMESPACE, PATIENCE, Product, RELEASE, installed, installed_by};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -14,13 +15,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 #[ignore = "needs a cluster: make e2e"]
 async fn after_helm_install_a_probe_shows_both_workers_and_a_p99_within_a_minute() -> Result<()> {
     installed(async |product| {
-        let said = product
-            .helm(&["test", RELEASE, "--namespace", NAMESPACE])
-            .await?;
-        ensure!(
-            said.contains("Phase:") && said.contains("Succeeded"),
-            "{said}"
-        );
+        helm_test(product).await?;
 
         for (cpu, worker) in product.workers.iter().enumerate() {
             let cpu = cpu.to_string();
@@ -85,6 +80,23 @@ async fn after_helm_install_a_probe_shows_both_workers_and_a_p99_within_a_minute
         Ok(())
     })
     .await
+}
+
+#[tokio::test]
+#[ignore = "needs a cluster: make e2e"]
+async fn the_oldest_helm_installs_it_and_its_test_sees_a_latency() -> Result<()> {
+    installed_by(Version::Oldest, helm_test).await
+}
+
+async fn helm_test(product: &Product) -> Result<()> {
+    let said = product
+        .helm(&["test", RELEASE, "--namespace", NAMESPACE])
+        .await?;
+    ensure!(
+        said.contains("Phase:") && said.contains("Succeeded"),
+        "{said}"
+    );
+    Ok(())
 }
 
 /// A row of what `kubectl get` prints, by title of the column.

@@ -41,24 +41,37 @@ pub(super) struct Product {
     /// The cluster.
     pub(super) cluster: KindCluster,
     client: Client,
+    helm: Version,
     /// Two nodes that are no control planes.
     pub(super) workers: [String; 2],
 }
 
 /// Installs the chart, runs a test, and removes everything, also where the test fails.
 pub(super) async fn installed(test: impl AsyncFnOnce(&Product) -> Result<()>) -> Result<()> {
-    with_cluster(async |product| {
+    installed_by(Version::Newest, test).await
+}
+
+/// The same by another Helm.
+pub(super) async fn installed_by(
+    helm: Version,
+    test: impl AsyncFnOnce(&Product) -> Result<()>,
+) -> Result<()> {
+    let test = async |product: &Product| {
         product.install(&helm::chart(), &[]).await?;
         test(product).await
-    })
-    .await
+    };
+    run(helm, test).await
 }
 
 /// The same without an installation.
 pub(super) async fn with_cluster(test: impl AsyncFnOnce(&Product) -> Result<()>) -> Result<()> {
+    run(Version::Newest, test).await
+}
+
+async fn run(helm: Version, test: impl AsyncFnOnce(&Product) -> Result<()>) -> Result<()> {
     // Another run would take our namespace for one that an earlier run left.
     let _alone = KindCluster::alone()?;
-    let product = Product::find().await?;
+    let product = Product::find(helm).await?;
     product.remove().await?;
     let result = async {
         product.make_namespace().await?;
@@ -72,7 +85,7 @@ pub(super) async fn with_cluster(test: impl AsyncFnOnce(&Product) -> Result<()>)
 }
 
 impl Product {
-    async fn find() -> Result<Self> {
+    async fn find(helm: Version) -> Result<Self> {
         let cluster = KindCluster::from_env_or_new().await?;
         LOADED.get_or_try_init(|| load(&cluster)).await?;
         let workers = cluster.workers().await?;
@@ -83,6 +96,7 @@ impl Product {
         Ok(Self {
             cluster,
             client,
+            helm,
             workers,
         })
     }
@@ -118,7 +132,7 @@ impl Product {
 
     /// Runs Helm.
     pub(super) async fn helm(&self, arguments: &[&str]) -> Result<String> {
-        self.cluster.helm(Version::Newest, arguments).await?.ok()
+        self.cluster.helm(self.helm, arguments).await?.ok()
     }
 
     /// Removes what a test made, or an earlier run left.

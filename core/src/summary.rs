@@ -10,10 +10,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::callers::{CallerIdentity, CallerRow};
+use crate::crd::callers::{CallerStatus, ProcessStatus};
+use crate::crd::nodes::NodeCounts;
+use crate::crd::spikes::SpikeStatus;
 use crate::crd::status::{
-    ActiveStatus, CallerStatus, EntriesStatus, LossCount, MapLatencyProbeStatus, MapReference,
-    NodeCounts, OperationStatus, OutcomeStatus, Percentiles, ProcessStatus, SlowRow, SpikeStatus,
-    SummaryText, WorstSecond,
+    ActiveStatus, EntriesStatus, LossCount, MapLatencyProbeStatus, MapReference, OperationStatus,
+    OutcomeStatus, Percentiles, SlowRow, SummaryText, WorstSecond,
 };
 use crate::histogram::{Histogram, Percentile};
 use crate::measure::{Counts, Place, WorstSlice, by_place, parts_per_million, time_lost};

@@ -9,8 +9,8 @@ use kube::ResourceExt as _;
 use maplatency_core::agents::agents_status;
 use maplatency_core::condition::READY;
 use maplatency_core::crd::agents::HighestCost;
+use maplatency_core::crd::nodes::NodeCounts;
 use maplatency_core::crd::objectives::ObjectiveState;
-use maplatency_core::crd::status::NodeCounts;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus};
 use maplatency_metrics::catalog::{
     AGENTS, FAILURES, HIGHEST_BPF, HIGHEST_CPU, HIGHEST_HOOKS, HIGHEST_RSS, LEADER, LOSSES, Metric,

@@ -6,9 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use maplatency_core::agents::{AgentFacts, agents_status};
 use maplatency_core::condition::{self, AGENTS_READY, Truth, Verdict, conditions};
+use maplatency_core::crd::nodes::{NodeCounts, PartialWindow};
 use maplatency_core::crd::objectives::ObjectiveStatus;
 use maplatency_core::crd::spec::{HeldBy, MapSelector};
-use maplatency_core::crd::status::{NodeCounts, PartialWindow};
 use maplatency_core::node_window::NodeWindow;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, MapType, objectives, summary};
 

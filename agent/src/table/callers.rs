@@ -1,6 +1,6 @@
 //! Who called, as rows of the table.
 
-use maplatency_core::crd::status::{CallerStatus, ProcessStatus};
+use maplatency_core::crd::callers::{CallerStatus, ProcessStatus};
 use maplatency_core::units;
 
 use super::{Column, NOTHING, duration, grid, name, share};

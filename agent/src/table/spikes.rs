@@ -1,6 +1,6 @@
 //! Spikes, each as a line that says what a person would.
 
-use maplatency_core::crd::status::SpikeStatus;
+use maplatency_core::crd::spikes::SpikeStatus;
 
 use super::{clock_time, duration, name, share};
 

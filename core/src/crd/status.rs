@@ -1,16 +1,16 @@
 //! What a user reads. All latencies are in nanoseconds and within 1 %.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::agents::AgentsStatus;
+use super::callers::CallerStatus;
 use super::exact::ExactStatus;
+use super::nodes::NodeCounts;
 use super::objectives::ObjectiveStatus;
 use super::outliers::OutliersStatus;
+use super::spikes::SpikeStatus;
 use crate::vocabulary::{MapType, Operation, Outcome};
 
 /// What was measured, in one window, on the selected nodes.
@@ -102,110 +102,6 @@ pub struct MapLatencyProbeStatus {
     /// The agents that measure: by which hooks, and at what cost. Absent without agents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<AgentsStatus>,
-}
-
-/// Nodes by what they do.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeCounts {
-    /// Nodes that the selector matches.
-    #[schemars(range(min = 0))]
-    pub selected: i32,
-    /// Selected nodes whose agent runs this generation of the probe and reports in time.
-    #[schemars(range(min = 0))]
-    pub ready: i32,
-    /// Selected nodes without an agent, or whose agent has not reported this generation. Absent: none.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    #[schemars(range(min = 0))]
-    pub missing: i32,
-    /// Selected nodes whose agent is connected and has not reported for two periods. Absent: none.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    #[schemars(range(min = 0))]
-    pub stale: i32,
-    /// Selected nodes whose agent cannot load its probes. Absent: none.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    #[schemars(range(min = 0))]
-    pub unable: i32,
-    /// The first ten nodes that are not ready: those first that cannot load probes, then stale ones, then missing ones.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(
-        length(max = 10),
-        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
-    )]
-    pub not_ready: Vec<NodeNotReady>,
-    /// Ready nodes whose figures cover less than `spec.windowSeconds`, as their agent, or what was known of it, began later.
-    /// Absent: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub partial_window: Option<PartialWindow>,
-}
-
-/// Nodes that were not measured in the whole window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PartialWindow {
-    /// How many.
-    #[schemars(range(min = 1))]
-    pub nodes: i32,
-    /// The one that was measured for the shortest time.
-    #[schemars(length(max = 253))]
-    pub name: String,
-    /// For how long it was, in the window.
-    #[schemars(range(min = 0))]
-    pub seconds: i64,
-}
-
-impl PartialWindow {
-    /// These nodes, each with how long it was measured.
-    pub fn of(nodes: &BTreeMap<String, Duration>) -> Option<Self> {
-        let (name, measured) = nodes.iter().min_by_key(|(_, it)| **it)?;
-        Some(Self {
-            nodes: i32::try_from(nodes.len()).unwrap_or(i32::MAX),
-            name: name.clone(),
-            seconds: i64::try_from(measured.as_secs()).unwrap_or(i64::MAX),
-        })
-    }
-}
-
-impl NodeCounts {
-    /// So many nodes, all of which are ready.
-    pub const fn all_ready(nodes: i32) -> Self {
-        Self {
-            selected: nodes,
-            ready: nodes,
-            missing: 0,
-            stale: 0,
-            unable: 0,
-            not_ready: Vec::new(),
-            partial_window: None,
-        }
-    }
-}
-
-/// A selected node that does not measure as it should.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeNotReady {
-    /// The node.
-    #[schemars(length(max = 253))]
-    pub name: String,
-    /// `CannotLoadProbes`, `Stale`, `AwaitingReport` or `NoAgent`.
-    #[schemars(length(max = 64))]
-    pub reason: String,
-    /// Why its agent cannot load its probes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    pub message: Option<String>,
-    /// When a stale node reported last, by the operator's clock. Its figures end there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_report_time: Option<MicroTime>,
-}
-
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde calls it like this"
-)]
-fn is_zero(number: &i32) -> bool {
-    *number == 0
 }
 
 /// Figures in human units. A figure that was not measured is absent.
@@ -405,111 +301,6 @@ pub struct SlowRow {
     /// Time lost to slow operations as parts per million of the window.
     #[schemars(range(min = 0))]
     pub time_lost_parts_per_million: i64,
-}
-
-/// A spike, or several that are alike: the same map, operation and CPUs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SpikeStatus {
-    /// The node.
-    #[schemars(length(max = 253))]
-    pub node: String,
-    /// The map.
-    pub map: MapReference,
-    /// The operation.
-    pub operation: Operation,
-    /// The CPUs on which the slow operations began.
-    #[schemars(length(max = 1024), extend("x-kubernetes-list-type" = "set"))]
-    pub cpus: Vec<i32>,
-    /// How often it came in the window.
-    #[schemars(range(min = 1))]
-    pub count: i64,
-    /// When it came last, by the node's clock.
-    pub last_time: MicroTime,
-    /// Between two of them. Absent where they did not come at regular times, or fewer than five times.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub period_nanoseconds: Option<i64>,
-    /// From the begin of the first slow operation to the end of the last; the median of all of them.
-    #[schemars(range(min = 0))]
-    pub duration_nanoseconds: i64,
-    /// 99th percentile of the slow operations in it, until back in user mode.
-    #[schemars(range(min = 0))]
-    pub p99_nanoseconds: i64,
-    /// Slowest operation in it.
-    #[schemars(range(min = 0))]
-    pub max_nanoseconds: i64,
-    /// Time lost in them as parts per million of the window.
-    #[schemars(range(min = 0))]
-    pub time_lost_parts_per_million: i64,
-}
-
-/// What one caller, or all that are not told apart, did to a map in the window.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CallerStatus {
-    /// The node.
-    #[schemars(length(max = 253))]
-    pub node: String,
-    /// The map.
-    pub map: MapReference,
-    /// The operation.
-    pub operation: Operation,
-    /// The process. Absent: all callers of the map on the node that are not told apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub process: Option<ProcessStatus>,
-    /// How many callers this row stands for, at least.
-    #[schemars(range(min = 0))]
-    pub callers: i64,
-    /// Operations in the window.
-    #[schemars(range(min = 0))]
-    pub count: i64,
-    /// Median until back in user mode.
-    #[schemars(range(min = 0))]
-    pub p50_nanoseconds: i64,
-    /// 99th percentile until back in user mode.
-    #[schemars(range(min = 0))]
-    pub p99_nanoseconds: i64,
-    /// Slowest operation until back in user mode.
-    #[schemars(range(min = 0))]
-    pub max_nanoseconds: i64,
-    /// Time in operations, until back in user mode, as parts per million of the window. Several threads that call at
-    /// once can spend more than all of it.
-    #[schemars(range(min = 0))]
-    pub time_spent_parts_per_million: i64,
-    /// Time lost to slow operations as parts per million of the window.
-    #[schemars(range(min = 0))]
-    pub time_lost_parts_per_million: i64,
-}
-
-/// A process that calls.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ProcessStatus {
-    /// Its id on the node.
-    #[schemars(range(min = 1))]
-    pub pid: i64,
-    /// When it began, by the node's clock.
-    pub start_time: MicroTime,
-    /// The command of its main thread, at most 15 bytes.
-    #[schemars(length(max = 48))]
-    pub command: String,
-    /// The end of the path of its memory cgroup, at most four names. Absent at the root.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048))]
-    pub cgroup: Option<String>,
-    /// The uid of the pod that it runs in.
-    #[serde(default, rename = "podUID", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub pod_uid: Option<String>,
-    /// The container runtime's id of the container that it runs in.
-    #[serde(
-        default,
-        rename = "containerID",
-        skip_serializing_if = "Option::is_none"
-    )]
-    #[schemars(length(max = 64))]
-    pub container_id: Option<String>,
 }
 
 /// Operations that could not be recorded.

@@ -8,8 +8,8 @@ use maplatency_core::condition::{
     self, AGENTS_READY, MAPS_FOUND, READY, Truth, Verdict, conditions,
 };
 use maplatency_core::crd::agents::{AgentsStatus, HighestCost};
+use maplatency_core::crd::nodes::{NodeCounts, NodeNotReady, PartialWindow};
 use maplatency_core::crd::objectives::ObjectiveStatus;
-use maplatency_core::crd::status::{NodeCounts, NodeNotReady, PartialWindow};
 use maplatency_core::validate::InvalidSpec;
 use maplatency_core::{MapLatencyProbe, MapLatencyProbeStatus, objectives, summary};
 

@@ -55,7 +55,7 @@ test: ## Build and run all tests, against the running kernel and a real API serv
 
 # Another image: MAPLATENCY_NODE_IMAGE=kindest/node:v1.36.1 make cluster.
 cluster: ## Bring up a cluster of three nodes on this machine (kind; docs/testing.md)
-	@scripts/setup.sh e2e
+	@scripts/setup.sh cluster
 	$(KIND_BUILD)
 	@$(KIND) up
 
@@ -87,7 +87,7 @@ e2e: ## Test the product in a cluster of nodes: KUBECONFIG's, or one that is mad
 	[ $$before = 0 ] || $(KIND) down; exit $$status
 
 e2e-programs: ## Build what `make e2e` takes where no image can be pulled: Kubernetes, kind, and the programs of the images
-	@scripts/setup.sh e2e images
+	@scripts/setup.sh cluster images
 	e2e/controlplane/build.sh --node
 	e2e/kind/build.sh kind crictl coredns netd pause
 	scripts/image-programs.sh images/programs

@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
 # Checks that this machine can do what the make targets need, and installs missing Debian packages.
 #
-#   scripts/setup.sh GOAL...      GOAL: check, demo, test, e2e, vm-test, bench or images, after the make targets
+#   scripts/setup.sh GOAL...      GOAL: check, demo, test, cluster, e2e, vm-test, bench or images, after the make targets
 #
 # Everything is checked before anything is changed, so that one message names all that is missing.
 # MAPLATENCY_NO_INSTALL=1 forbids installing; missing packages are then part of that message.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-for goal in "${@:?name at least one goal: check, demo, test, e2e, vm-test, bench or images}"; do
+for goal in "${@:?name at least one goal: check, demo, test, cluster, e2e, vm-test, bench or images}"; do
   case $goal in
-    check | demo | test | e2e | vm-test | bench | images) ;;
-    *) echo "error: unknown goal $goal (check, demo, test, e2e, vm-test, bench or images)" >&2; exit 2 ;;
+    check | demo | test | cluster | e2e | vm-test | bench | images) ;;
+    *) echo "error: unknown goal $goal (check, demo, test, cluster, e2e, vm-test, bench or images)" >&2; exit 2 ;;
   esac
 done
 wanted() { [[ " $goals " == *" $1 "* ]]; }
+wanted_cluster() { wanted cluster || wanted e2e; }
 goals=$*
 
 problems=()
@@ -67,7 +68,7 @@ missing_packages() {
     has python3 || echo python3
   fi
   [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || echo ca-certificates
-  if wanted e2e; then
+  if wanted_cluster; then
     python3 -m pip --version > /dev/null 2>&1 || echo python3-pip
     # Where no Docker daemon answers, one is started, and no node image can be pulled most likely.
     if ! docker_answers; then
@@ -120,7 +121,7 @@ check_kernel_source() {
 
 check_go() {
   local want have hint="install it (https://go.dev/dl)"
-  if ! wanted e2e; then
+  if ! wanted_cluster; then
     # Ready programs make Go superfluous; build.sh checks that they are complete.
     [ -z "${KUBEBUILDER_ASSETS:-}" ] || return 0
     hint+=", or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver and kubectl"
@@ -186,10 +187,10 @@ install_packages() {
 
 mapfile -t packages < <(missing_packages)
 # In a virtual machine any user is root.
-if wanted demo || wanted test || { wanted bench && ! wanted vm-test; }; then check_root_and_kernel; fi
+if wanted demo || wanted test || wanted e2e || { wanted bench && ! wanted vm-test; }; then check_root_and_kernel; fi
 check_rust
-if wanted test || wanted e2e; then check_go; fi
-if wanted e2e; then check_docker; fi
+if wanted test || wanted_cluster; then check_go; fi
+if wanted_cluster; then check_docker; fi
 if wanted vm-test; then check_kernel_source; fi
 check_packages
 [ "${#problems[@]}" = 0 ] || give_up "nothing was changed. It lacks"

@@ -97,11 +97,11 @@ Last line:
 What is not counted:
   Maps mapped into memory, reads through iterators of BPF, and what BPF programs
   do with maps: none of it calls bpf(2). Where pinPaths or heldBy select a new
-  map, operations in the about two seconds until its pin or holder is found.
+  map, operations within the second until its pin or holder is found.
 
 Units:
   The table writes ns, µs, ms and s, and counts such as 12.3k or 1.25M. YAML
-  and JSON hold whole nanoseconds. Latencies are within 1 % of the truth.
+  and JSON hold whole nanoseconds. Latencies are rounded by 0.8 % at most.
   LOST is the share of time lost to slow operations: those that took over four
   times their row's median, and of them what goes beyond the median.
 

@@ -301,7 +301,11 @@ impl Engine {
         let (mut drained, strangers) =
             self.blocks
                 .drain(over, &mut self.callers, is_shown, self.newest_map)?;
-        drained.outliers = self.drain_outliers(is_shown)?;
+        let probes = self.slots.in_use().filter(|(_, it)| it.outlier_ns > 0);
+        let probes = probes.map(|(slot, it)| (slot, Instance(it.instance)));
+        drained.outliers = self
+            .outliers
+            .drain(probes, is_shown, |it| self.callers.known(it.caller, it.pid))?;
         let (forgotten, renumbered) = self.callers.end_drain(self.blocks.len())?;
         self.callers_generation += u32::from(renumbered);
         if !forgotten.is_empty() {
@@ -320,30 +324,6 @@ impl Engine {
         thresholds: &BTreeMap<Instance, Thresholds>,
     ) -> Result<(), EngineError> {
         self.outliers.set_thresholds(thresholds)
-    }
-
-    fn drain_outliers(
-        &mut self,
-        is_shown: impl Fn(Instance, u32) -> bool,
-    ) -> Result<BTreeMap<Instance, ToldOutliers>, EngineError> {
-        let mut by_probe: BTreeMap<Instance, ToldOutliers> = BTreeMap::new();
-        for (slot, probe) in self.slots.in_use() {
-            if probe.outlier_ns > 0 {
-                let of_probe = by_probe.entry(Instance(probe.instance)).or_default();
-                of_probe.counts = self.outliers.counts(slot)?;
-            }
-        }
-        for outlier in self.outliers.drain() {
-            // Its probe may have gone, and a map that was new may turn out to be none of its.
-            let instance = Instance(outlier.instance);
-            if is_shown(instance, outlier.map_id)
-                && let Some(of_probe) = by_probe.get_mut(&instance)
-            {
-                let caller = self.callers.known(outlier.caller, outlier.pid);
-                of_probe.told.push((outlier, caller));
-            }
-        }
-        Ok(by_probe)
     }
 
     /// Lets go of what probes counted on maps that are gone.

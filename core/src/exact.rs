@@ -221,6 +221,20 @@ impl ExactWindow {
             }
         }
         self.by_map.retain(|_, it| !it.slices.is_empty());
+        self.give_room();
+    }
+
+    /// Those that had no room get what others have left.
+    fn give_room(&mut self) {
+        let Keep::Last(most) = self.keep else {
+            return;
+        };
+        let with_room = self.by_map.values().filter(|it| !it.is_full).count();
+        let room = (MAX_KEPT / most.max(1)).saturating_sub(with_room);
+        let without = self.by_map.values_mut().filter(|it| it.is_full);
+        for kept in without.take(room) {
+            kept.is_full = false;
+        }
     }
 
     /// Lets go of maps.

@@ -224,14 +224,40 @@ impl SlidingWindow {
                 break;
             };
             for (key, gone) in old.rows {
-                let Some(left) = self.within.get(&key).and_then(|it| it.since(&gone)) else {
-                    continue;
-                };
-                if left.is_empty() {
-                    self.within.remove(&key);
-                } else {
-                    self.within.insert(key, left);
+                if let Some(left) = self.within.get(&key).and_then(|it| it.since(&gone)) {
+                    put(&mut self.within, &key, left);
                 }
+            }
+        }
+    }
+
+    /// Lets go of what was added before `at`, when the state was `beginning`. Of a slice over that time what came later stays,
+    /// as far as the newest state still has its rows.
+    pub fn begin_at(&mut self, at: Duration, beginning: &Rows) {
+        self.expire(at.saturating_add(self.length));
+        let Some((first, later)) = self.slices.make_contiguous().split_first_mut() else {
+            return;
+        };
+        if first.from >= at {
+            return;
+        }
+        first.from = at;
+        let nothing = Counts::default();
+        let of = |rows: &Rows, key: &SeriesKey| rows.get(key).unwrap_or(&nothing).clone();
+        for (key, newest) in &self.newest {
+            let mut rest = of(beginning, key);
+            for slice in &*later {
+                rest.merge(&of(&slice.rows, key));
+            }
+            let left = newest.since(&rest);
+            let gone = left.as_ref().and_then(|it| of(&first.rows, key).since(it));
+            // A beginning that does not fit to the slices changes nothing.
+            let Some((left, gone)) = left.zip(gone) else {
+                continue;
+            };
+            put(&mut first.rows, key, left);
+            if let Some(within) = of(&self.within, key).since(&gone) {
+                put(&mut self.within, key, within);
             }
         }
     }
@@ -269,6 +295,15 @@ impl SlidingWindow {
             (Some(first), Some(newest)) => newest.saturating_sub(first.from).min(self.length),
             _ => Duration::ZERO,
         }
+    }
+}
+
+/// Rows hold no row of nothing.
+fn put(rows: &mut Rows, key: &SeriesKey, counts: Counts) {
+    if counts.is_empty() {
+        rows.remove(key);
+    } else {
+        rows.insert(*key, counts);
     }
 }
 

@@ -171,6 +171,11 @@ impl KindCluster {
             .context("the task that runs docker")?
     }
 
+    /// Whether kind made it, so that its nodes are containers, and share this machine's kernel if Docker runs here.
+    pub fn is_of_kind(&self) -> bool {
+        self.context.starts_with(KIND_CONTEXT)
+    }
+
     /// What kind calls the cluster. `what` is possible in those of kind alone.
     fn name(&self, what: &str) -> Result<String> {
         let name = self.context.strip_prefix(KIND_CONTEXT);

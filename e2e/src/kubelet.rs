@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Container, Pod, PodSpec, ServiceAccount, VolumeProjection,
 };
 use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
 
 /// Makes a service account, unless it is there.
@@ -58,20 +58,24 @@ pub async fn delete(client: &Client, pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-/// A token of a service account for an audience, bound to a pod if there is one.
+/// To this a token can be bound: it counts for as long as that is there.
+pub fn bound_to<K: Resource<DynamicType = ()>>(object: &K) -> BoundObjectReference {
+    BoundObjectReference {
+        api_version: Some(K::api_version(&()).into_owned()),
+        kind: Some(K::kind(&()).into_owned()),
+        name: Some(object.name_any()),
+        uid: object.uid(),
+    }
+}
+
+/// A token of a service account for an audience, bound to something if it is to be.
 pub async fn token(
     client: &Client,
     namespace: &str,
     account: &str,
     audience: &str,
-    pod: Option<&Pod>,
+    bound: Option<BoundObjectReference>,
 ) -> Result<String> {
-    let bound = pod.map(|it| BoundObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        name: Some(it.name_any()),
-        uid: it.uid(),
-    });
     let request = TokenRequest {
         spec: TokenRequestSpec {
             audiences: vec![audience.to_owned()],
@@ -144,7 +148,14 @@ impl Projected {
         for source in &self.sources {
             if let Some(it) = &source.service_account_token {
                 let audience = it.audience.as_deref().unwrap_or_default();
-                let token = token(client, namespace, &self.account, audience, Some(&pod)).await?;
+                let token = token(
+                    client,
+                    namespace,
+                    &self.account,
+                    audience,
+                    Some(bound_to(&pod)),
+                )
+                .await?;
                 replace(&folder.join(&it.path), &token)?;
             }
             if let Some(it) = &source.config_map {

@@ -240,3 +240,34 @@ async fn without_a_threshold_the_window_says_what_is_slow() -> Result<()> {
     monitor.stop()?;
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_calls_on_new_maps_that_turn_out_not_to_match_are_no_outliers() -> Result<()> {
+    const CALLS: u64 = 20;
+    const MAPS: u64 = 3;
+    let _alone = KERNEL.lock().await;
+    let monitor = Monitor::start(TierChoice::Auto)?;
+    let spec = |name: &str| {
+        format!(
+            "{{maps: [{{names: ['{name}']}}], operations: [Update], outliers: {{thresholdMicroseconds: 20}}}}"
+        )
+    };
+    monitor.measure(vec![
+        request("every", &spec("*"))?,
+        request("another", &spec("no_such_map"))?,
+    ])?;
+    snapshot(&monitor, "the probes", "another", |_| true).await?;
+    for _ in 0..MAPS {
+        // Its map is seconds old at the most when it is called, so it is not listed yet.
+        let mut caller = Caller::sleeper(CALLS)?;
+        tokio::task::block_in_place(|| caller.work())?;
+    }
+    let every = counted(&monitor, "every", MAPS * CALLS).await?;
+    ensure!(all(outliers(&every)?.counts) >= MAPS * CALLS, "{every:?}");
+    let (_, newest) = snapshot(&monitor, "another slice", "another", |_| true).await?;
+    drop(newest);
+    let (another, _) = snapshot(&monitor, "another slice", "another", |_| true).await?;
+    assert_eq!(outliers(&another)?.counts, OutlierCounts::default());
+    monitor.stop()?;
+    Ok(())
+}

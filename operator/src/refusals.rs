@@ -50,7 +50,7 @@ pub enum Reason {
     RejectedToken,
     /// The token of another service account.
     OtherAccount,
-    /// A token that names no node.
+    /// A token that names no pod with its node.
     NoNode,
     /// A token of another node.
     OtherNode,

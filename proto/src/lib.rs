@@ -18,10 +18,11 @@
 //!   reconnections. A repeated or older sequence changes nothing and is acknowledged all the same.
 //! * **Revision.** Rises with every assignment, also over restarts of the operator. The newest one replaces all
 //!   earlier ones; an agent may skip those in between. A report carries the revision that the agent ran.
-//! * **Beginning.** In the first report of a stream, and in the first report of a probe's generation, the agent
-//!   adds the cumulative state with which its current window begins (for a probe that it has just begun: the
-//!   state at that moment, usually no rows). An operator that knows nothing of the epoch, having restarted,
-//!   takes its window from there and so has lost nothing. One that knows the epoch ignores it.
+//! * **Beginning.** The agent adds the cumulative state with which its current window begins (for a probe that it has
+//!   just begun: the state at that moment, usually no rows) to each report, until the stream's first one with rows of the
+//!   probe's generation is older than the window. An operator that knows nothing of the epoch, having restarted, takes its
+//!   window from there and so has lost nothing. What comes to it as one step so, or after a break, would leave the window as
+//!   a whole; by the beginnings of the next reports it slides out.
 //! * **Token.** With TLS a stream begins with a token of the agent's pod in its metadata, and the operator takes it
 //!   only for the node that the pod runs on. Before the token expires the agent sends a fresh one on the stream; a
 //!   stream whose token has expired ends.

@@ -59,7 +59,8 @@ pub struct ProbeReport {
     pub rows: Rows,
     /// The worst second of each map, operation and CPU in the agent's current window.
     pub worst: BTreeMap<Place, WorstSlice>,
-    /// In the first report of a stream, and in the first report, that has rows of this uid and generation.
+    /// Until the first report of the stream with rows of this uid and generation is older than the window. `None` where there
+    /// was no room, too.
     pub beginning: Option<Beginning>,
     /// What of the spec cannot be done on this node, as sentences for users. The probe is not ready with any.
     pub problems: Vec<String>,

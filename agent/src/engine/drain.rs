@@ -85,7 +85,10 @@ impl Blocks {
                 continue;
             };
             let side = if key.instance & INSTANCE_READER == 0 {
-                if let Some(span) = block.span(slice) {
+                // What ended while slices changed is counted in this one.
+                let grew = block.until_user != before.until_user;
+                let next = || block.span(slice.wrapping_add(1)).filter(|_| grew);
+                if let Some(span) = block.span(slice).or_else(next) {
                     let spans = spans.entry(instance).or_default();
                     let blocks = spans.entry(series.place()).or_default();
                     extend(blocks.entry(u16::from(key.block)).or_insert(span), span);

@@ -1,6 +1,7 @@
 //! Builds a report from what was measured, within the limits of the protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use maplatency_core::callers::CallerRow;
 use maplatency_core::measure::Rows;
@@ -40,14 +41,44 @@ impl Refused {
     }
 }
 
-/// Builds a report. `begun` are the generations whose beginning the stream has told already; it becomes those whose
-/// rows this report tells, so that rows which come again after they were withheld bring their beginning.
+/// What a stream has told of generations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begun(BTreeMap<Generation, Span>);
+
+/// When rows of a generation were told without a break, by the agent's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    first: Duration,
+    last: Duration,
+}
+
+impl Begun {
+    /// Whether the operator has to be told where a window begins. What it was told first is one step to it, out of which the
+    /// window is to slide little by little; and it may be told of another run of measuring since the report before.
+    fn lacks(&self, probe: &ProbeSnapshot) -> bool {
+        let told = self.0.get(&(probe.uid.clone(), probe.generation));
+        told.is_none_or(|it| probe.beginning_at < it.first || probe.beginning_at > it.last)
+    }
+
+    /// Those whose rows a report tells. Others have to begin anew when they come again.
+    fn told(&mut self, report: &wire::Report, taken: Duration) {
+        let told = report.probes.iter().filter(|it| !it.rows_withheld);
+        let spans = told.map(|it| {
+            let generation = (it.uid.clone(), it.generation);
+            let first = self.0.get(&generation).map_or(taken, |it| it.first);
+            (generation, Span { first, last: taken })
+        });
+        self.0 = spans.collect();
+    }
+}
+
+/// Builds a report, the next one of the stream that has told what `begun` says.
 pub fn build(
     sequence: u64,
     revision: u64,
     snapshot: &Snapshot,
     refused: &[Refused],
-    begun: &mut BTreeSet<Generation>,
+    begun: &mut Begun,
 ) -> wire::Report {
     let measured = snapshot.probes.iter().map(|it| measured(it, begun));
     let report = Report {
@@ -65,14 +96,8 @@ pub fn build(
         shed: snapshot.shed.clone(),
     };
     let report = fit(report, MAX_SERIES, MAX_MESSAGE_BYTES);
-    *begun = told(&report);
+    begun.told(&report, snapshot.taken);
     report
-}
-
-/// The generations whose rows a report tells.
-fn told(report: &wire::Report) -> BTreeSet<Generation> {
-    let told = report.probes.iter().filter(|it| !it.rows_withheld);
-    told.map(|it| (it.uid.clone(), it.generation)).collect()
 }
 
 /// The generations that a snapshot tells of.
@@ -84,8 +109,7 @@ pub fn generations(snapshot: &Snapshot) -> BTreeSet<Generation> {
         .collect()
 }
 
-fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport {
-    let is_told = begun.contains(&(probe.uid.clone(), probe.generation));
+fn measured(probe: &ProbeSnapshot, begun: &Begun) -> ProbeReport {
     let mut problems = probe.problems.clone();
     if probe.maps.len() > MAX_MAPS {
         let advice = format!(
@@ -100,7 +124,7 @@ fn measured(probe: &ProbeSnapshot, begun: &BTreeSet<Generation>) -> ProbeReport 
         maps: probe.maps.iter().take(MAX_MAPS).cloned().collect(),
         rows: probe.cumulative.clone(),
         worst: probe.worst.clone(),
-        beginning: (!is_told).then(|| Beginning {
+        beginning: begun.lacks(probe).then(|| Beginning {
             taken: probe.beginning_at,
             rows: probe.beginning.clone(),
         }),
@@ -168,14 +192,23 @@ pub fn printable(text: &str) -> String {
     text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
 }
 
-/// Leaves out the rows of the largest probes until the report is small enough, and says so. Half of a probe's
-/// rows would look like its whole truth, so all of them go.
+/// Leaves out what is largest until the report is small enough: first where windows begin, without which an operator that
+/// knows nothing takes the rows as the beginning. Then all rows of a probe, as half of them would look like its whole truth;
+/// that is said.
 fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Report {
     loop {
         let wire = wire::Report::from(report.clone());
         let series: usize = report.probes.iter().map(rows).sum();
         if series <= most_series && wire.encoded_len() <= most_bytes {
             return wire;
+        }
+        let beginnings = report.probes.iter_mut().map(|it| &mut it.beginning);
+        let largest = beginnings
+            .max_by_key(|it| begins_with(it.as_ref()))
+            .filter(|it| begins_with(it.as_ref()) > 0);
+        if let Some(largest) = largest {
+            *largest = None;
+            continue;
         }
         let Some(largest) = report
             .probes
@@ -204,7 +237,12 @@ fn fit(mut report: Report, most_series: usize, most_bytes: usize) -> wire::Repor
 }
 
 fn rows(probe: &ProbeReport) -> usize {
-    probe.rows.len() + probe.beginning.as_ref().map_or(0, |it| it.rows.len())
+    probe.rows.len() + begins_with(probe.beginning.as_ref())
+}
+
+/// So many rows.
+fn begins_with(beginning: Option<&Beginning>) -> usize {
+    beginning.map_or(0, |it| it.rows.len())
 }
 
 #[cfg(test)]
@@ -280,7 +318,7 @@ mod tests {
             5,
             &snapshot(vec![probe("a", 2)]),
             &[],
-            &mut BTreeSet::new(),
+            &mut Begun::default(),
         ));
 
         assert_eq!(
@@ -308,24 +346,38 @@ mod tests {
             since_unix_microseconds: 1,
             one_in: 2,
         }];
-        let report = read(build(1, 1, &taken, &[], &mut BTreeSet::new()));
+        let report = read(build(1, 1, &taken, &[], &mut Begun::default()));
         assert_eq!(report.cost, taken.cost);
         assert_eq!(report.shed, taken.shed);
     }
 
+    /// Whether a report brings where the window of its only probe begins.
+    fn begins(begun: &mut Begun, generation: i64, from: u64, taken: u64) -> bool {
+        let mut one = probe("a", 2);
+        one.generation = generation;
+        one.beginning_at = Duration::from_secs(from);
+        let mut snapshot = snapshot(vec![one]);
+        snapshot.taken = Duration::from_secs(taken);
+        let report = read(build(1, 5, &snapshot, &[], begun));
+        report.probes[0].beginning.is_some()
+    }
+
     #[test]
-    fn a_beginning_is_told_once_per_generation() {
-        let taken = snapshot(vec![probe("a", 2), probe("b", 2)]);
-        let mut begun = BTreeSet::from([("a".to_owned(), 3), ("b".to_owned(), 2)]);
-
-        let report = read(build(8, 5, &taken, &[], &mut begun));
-
-        assert!(report.probes[0].beginning.is_none());
-        assert!(
-            report.probes[1].beginning.is_some(),
-            "its generation is another one"
-        );
-        assert_eq!(begun, generations(&taken));
+    fn a_beginning_is_told_until_the_streams_first_report_is_no_part_of_the_window() {
+        let mut begun = Begun::default();
+        // The operator knows nothing, and the window of ten seconds is full.
+        for taken in 20..30 {
+            assert!(begins(&mut begun, 1, taken - 10, taken), "at {taken} s");
+        }
+        for taken in 30..50 {
+            assert!(!begins(&mut begun, 1, taken - 10, taken), "at {taken} s");
+        }
+        // The spec has changed.
+        assert!(begins(&mut begun, 2, 49, 50));
+        assert!(begins(&mut begun, 2, 49, 51));
+        assert!(!begins(&mut begun, 2, 50, 60));
+        // The node was not selected for a moment, so another run of measuring has begun since the report before.
+        assert!(begins(&mut begun, 2, 61, 62));
     }
 
     #[test]
@@ -342,7 +394,7 @@ mod tests {
             1,
             &snapshot(vec![]),
             &[refused],
-            &mut BTreeSet::new(),
+            &mut Begun::default(),
         ));
 
         assert_eq!(report.probes[0].problems[0], "spec.windowSeconds: is 1");
@@ -360,12 +412,26 @@ mod tests {
             probes: taken
                 .probes
                 .iter()
-                .map(|it| measured(it, &BTreeSet::new()))
+                .map(|it| measured(it, &Begun::default()))
                 .collect(),
             losses: BTreeMap::new(),
             cost: Cost::default(),
             shed: vec![],
         };
+
+        let all = read(fit(report.clone(), 12, usize::MAX));
+        let with_beginning = |it: &Report| {
+            it.probes
+                .iter()
+                .map(|it| it.beginning.is_some())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!((all.probes[0].rows.len(), all.probes[1].rows.len()), (2, 9));
+        assert_eq!(
+            with_beginning(&all),
+            [true, false],
+            "the rows themselves are worth more"
+        );
 
         let by_rows = read(fit(report.clone(), 10, usize::MAX));
         assert_eq!(
@@ -380,9 +446,14 @@ mod tests {
 
         assert!(by_rows.probes[1].rows_withheld && !by_rows.probes[0].rows_withheld);
 
-        let by_bytes = fit(report, usize::MAX, 280);
-        assert_eq!(told(&by_bytes), BTreeSet::from([("small".to_owned(), 3)]));
-        assert!(by_bytes.encoded_len() <= 280);
+        let without_beginnings = fit(report.clone(), 11, usize::MAX).encoded_len();
+        let most = without_beginnings - 1;
+        let by_bytes = fit(report, usize::MAX, most);
+        let mut begun = Begun::default();
+        begun.told(&by_bytes, taken.taken);
+        let told: Vec<_> = begun.0.keys().cloned().collect();
+        assert_eq!(told, [("small".to_owned(), 3)]);
+        assert!(by_bytes.encoded_len() <= most);
         assert!(!read(by_bytes).probes[0].rows.is_empty());
     }
 }

@@ -18,7 +18,7 @@ use tonic::{Request, Streaming};
 use tracing::{debug, info, warn};
 
 use super::dial::{DialError, Dialer, bearer};
-use super::report::{self, Generation, Refused};
+use super::report::{self, Begun, Generation, Refused};
 use crate::monitor::{Monitor, MonitorError, ProbeRequest, Snapshot};
 
 /// Longest time until the operator answers hello.
@@ -139,8 +139,8 @@ struct Exchange {
     assigned: bool,
     /// Whether a report has gone out on this stream.
     reported: bool,
-    /// Generations whose beginning this stream has told.
-    begun: BTreeSet<Generation>,
+    /// What this stream has told of generations.
+    begun: Begun,
     /// The report that waits for its answer, and until when.
     in_flight: Option<(u64, Instant)>,
     /// Whether any report was answered.
@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
             outbox,
             assigned: false,
             reported: false,
-            begun: BTreeSet::new(),
+            begun: Begun::default(),
             in_flight: None,
             acknowledged: false,
             heard: Bucket::default(),

@@ -19,7 +19,7 @@ beginning of each round.
 A difference is that of the probes' percentile and the constant to the caller's percentile, as a share of the latter: the
 median of {} rounds, and in brackets the smallest and the largest. The aim is 1 %. The buckets of the histogram alone make
 up to 0.79 %. The rank is that of the caller's percentile among the probes' figures: where values rise steeply from rank to
-rank, as beside hogs from P99 on, a large difference may be a small one of ranks.
+rank, as beside hogs (threads that keep the reader's CPU busy in bursts) from P99 on, a large difference may be a small one of ranks.
 ",
             self.rounds
         )?;

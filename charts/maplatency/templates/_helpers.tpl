@@ -79,5 +79,6 @@ env:
   MAPLATENCY_MEMORY_BUDGET: {{ .memoryBudget | quote }}
   MAPLATENCY_CPU_BUDGET: {{ .cpuBudget | quote }}
   MAPLATENCY_LOG_FORMAT: {{ .logFormat | quote }}
+  RUST_LOG: {{ .logFilter | quote }}
 {{- end }}
 {{- end }}

@@ -81,7 +81,7 @@ use crate::vocabulary::{MapType, Operation};
         name = "Ready",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].status",
-        description = "Whether every selected node measures at least one map"
+        description = "Whether every selected node measures, and a map matches"
     ),
     printcolumn(
         name = "Age",

@@ -183,3 +183,25 @@ fn a_map_that_is_let_go_takes_its_operations_along() {
     window.keep_maps(|id| id == OTHER.0);
     assert_eq!((maxima(&window), window.total), (vec![(9, 1, 1)], 1));
 }
+
+#[test]
+fn a_map_without_room_gets_some_when_another_goes() {
+    let most = MAX_KEPT / 2;
+    let mut window = ExactWindow::new(seconds(10), Keep::Last(most));
+    for map in [1, 2, 3] {
+        window.tell((map, Operation::Lookup), single(1));
+    }
+    assert_eq!(window.without_room(), 1);
+    window.keep_maps(|map| map != 1);
+    for at in 1..5 {
+        window.tell((3, Operation::Lookup), single(at));
+        window.advance(seconds(at), &none());
+    }
+    assert_eq!(window.without_room(), 0);
+    let row = rows(&window).into_iter().find(|it| it.map_id == 3).unwrap();
+    assert_eq!(
+        (row.count, row.missed),
+        (3, 2),
+        "what had no room is told as missed"
+    );
+}

@@ -176,3 +176,33 @@ proptest! {
         prop_assert_eq!(count(&window.beginning()), before.len() as u64);
     }
 }
+
+#[test]
+fn a_window_whose_first_slice_is_a_whole_one_slides_on_by_its_beginnings() {
+    // A read of its own each second; what is known of the first ten comes at once.
+    let made = |at: u64| -> Vec<u64> { (1..=at).map(|it| it * 1_000).collect() };
+    let mut window = SlidingWindow::new(seconds(10));
+    window.begin(seconds(20), rows(&made(20)));
+    window.advance(seconds(30), rows(&made(30))).unwrap();
+    for at in 31..60 {
+        window.advance(seconds(at), rows(&made(at))).unwrap();
+        window.begin_at(seconds(at - 10), &rows(&made(at - 10)));
+        let expected = rows(&made(at)[usize::try_from(at - 10).unwrap()..]);
+        assert_eq!(*window.within(), expected, "at {at} s");
+        assert_eq!(window.span(), seconds(10), "at {at} s");
+    }
+    assert_eq!(window.slices().count(), 10);
+}
+
+#[test]
+fn a_beginning_that_does_not_fit_changes_no_count() {
+    let mut window = SlidingWindow::new(seconds(10));
+    window.begin(seconds(0), Rows::new());
+    window.advance(seconds(8), rows(&[500, 500])).unwrap();
+    window.begin_at(seconds(4), &rows(&[500, 500, 500]));
+    window.begin_at(seconds(4), &rows(&[700]));
+    assert_eq!(count(window.within()), 2);
+    // Before all that is known.
+    window.begin_at(seconds(0), &Rows::new());
+    assert_eq!(count(window.within()), 2);
+}

@@ -50,10 +50,10 @@ impl Slices {
     ) {
         let lost = Lost::of(until_user, median);
         let enough = u128::from(lost.all) >= LOST_REGULARLY.as_nanos();
-        let beyond = lost.beyond(Lost::usual(&joined(&self.0)).0);
-        let slow = spans
-            .filter(|_| enough && beyond > 0)
-            .and_then(|it| slow_part(until_user, it, median, beyond));
+        let slow = spans.filter(|_| enough).and_then(|spans| {
+            let beyond = lost.beyond(Lost::usual(&joined(&self.0)).0);
+            slow_part(until_user, spans, median, beyond)
+        });
         self.0.push_back(Slice { to, lost, slow });
     }
 
@@ -75,6 +75,9 @@ impl Slices {
 
     /// What is slow in those that stand out.
     pub(super) fn apart(&self) -> Vec<&Slow> {
+        if self.0.iter().all(|it| it.slow.is_none()) {
+            return vec![];
+        }
         let slices = joined(&self.0);
         let (usual, distance) = Lost::usual(&slices);
         let apart = slices
@@ -205,6 +208,9 @@ fn slow_part(
     median: u64,
     beyond: u64,
 ) -> Option<Slow> {
+    if beyond == 0 {
+        return None;
+    }
     let mut slow = Slow {
         begin: Duration::MAX,
         end: Duration::ZERO,
@@ -213,7 +219,14 @@ fn slow_part(
     };
     let mut half = None;
     for (block, span) in spans.iter().rev() {
-        let of_block = until_user.buckets().filter(|it| it.0 / BLOCK == *block);
+        let mut of_block = until_user
+            .buckets()
+            .filter(|it| it.0 / BLOCK == *block)
+            .peekable();
+        // What ended while the slice was taken has its span in this one, and was counted in the one before.
+        if of_block.peek().is_none() {
+            continue;
+        }
         for (bucket, count) in of_block {
             slow.times.add(bucket, count);
         }

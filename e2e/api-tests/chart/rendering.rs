@@ -168,6 +168,44 @@ async fn the_operator_understands_its_settings_and_arguments() -> Result<()> {
     Ok(())
 }
 
+/// They leave an object out, or are outranked by another value that is there.
+const AS_BY_DEFAULT: [&str; 7] = [
+    "agent.image.digest",
+    "crds.install",
+    "networkPolicy.create",
+    "operator.image.tag",
+    "podDisruptionBudget.create",
+    "priorityClass.create",
+    "selfTest.create",
+];
+
+#[test]
+fn the_values_of_these_tests_differ_from_every_default() -> Result<()> {
+    let read = |path: &Path| -> Result<Value> {
+        Ok(serde_yaml::from_str(&std::fs::read_to_string(path)?)?)
+    };
+    let defaults = read(&chart().join("values.yaml"))?;
+    let tests = read(&workspace().join("e2e/api-tests/chart/everything.yaml"))?;
+    let mut same = as_by_default("", &defaults, &tests);
+    same.sort_unstable();
+    assert_eq!(same, AS_BY_DEFAULT);
+    Ok(())
+}
+
+/// Paths of the values that are absent or equal.
+fn as_by_default(path: &str, defaults: &Value, values: &Value) -> Vec<String> {
+    let fields = defaults.as_object().filter(|it| !it.is_empty());
+    let Some(fields) = fields else {
+        let is_same = values.is_null() || values == defaults;
+        return is_same.then(|| path.to_owned()).into_iter().collect();
+    };
+    let below = |(name, value): (&String, &Value)| {
+        let path = format!("{path}.{name}");
+        as_by_default(path.trim_start_matches('.'), value, &values[name])
+    };
+    fields.iter().flat_map(below).collect()
+}
+
 #[tokio::test]
 async fn the_account_of_agents_has_no_rights_and_no_token() -> Result<()> {
     let helm = Helm::get(Version::Newest, Path::new(NOWHERE)).await?;

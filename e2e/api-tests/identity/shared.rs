@@ -54,7 +54,8 @@ pub(crate) async fn agent_pod(cluster: &Cluster, name: &str, node: &str) -> Resu
 
 /// The token that a kubelet would give to an agent's pod.
 pub(crate) async fn agent_token(cluster: &Cluster, pod: &Pod) -> Result<String> {
-    kubelet::token(&cluster.client(), NAMESPACE, AGENTS, AUDIENCE, Some(pod)).await
+    let bound = Some(kubelet::bound_to(pod));
+    kubelet::token(&cluster.client(), NAMESPACE, AGENTS, AUDIENCE, bound).await
 }
 
 /// The same token with another end, signed by the API server's own key.

@@ -1,10 +1,11 @@
 //! Which tokens open a stream, and for how long.
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
 use maplatency_e2e::cluster::{AGENTS, Cluster, NAMESPACE, PATIENCE, Transport};
 use maplatency_e2e::http::{get, sample};
-use maplatency_e2e::kubelet;
+use maplatency_e2e::kubelet::{self, bound_to};
 use maplatency_proto::AUDIENCE;
 use tonic::Code;
 
@@ -72,15 +73,16 @@ async fn wrong_tokens(cluster: &Cluster, pod: &Pod, token: &str) -> Result<Vec<W
     let gone = agent_pod(cluster, "gone", "node-a").await?;
     let of_gone = agent_token(cluster, &gone).await?;
     kubelet::delete(&client, &gone).await?;
-    let request = async |account, audience, pod| {
-        kubelet::token(&client, NAMESPACE, account, audience, pod).await
+    let request = async |account, audience, bound| {
+        kubelet::token(&client, NAMESPACE, account, audience, bound).await
     };
+    let node = Api::<Node>::all(client.clone()).get("node-a").await?;
     let foreign_key = rcgen::KeyPair::generate()?.serialize_pem();
     let on_b = agent_pod(cluster, "agent-b", "node-b").await?;
     Ok(vec![
         (
             "wrong audience",
-            request(AGENTS, "another-audience", Some(pod)).await?,
+            request(AGENTS, "another-audience", Some(bound_to(pod))).await?,
             (
                 Code::Unauthenticated,
                 "OtherAudience",
@@ -121,7 +123,7 @@ async fn wrong_tokens(cluster: &Cluster, pod: &Pod, token: &str) -> Result<Vec<W
         ),
         (
             "of another service account",
-            request("another", AUDIENCE, Some(&other)).await?,
+            request("another", AUDIENCE, Some(bound_to(&other))).await?,
             (
                 Code::PermissionDenied,
                 "OtherAccount",
@@ -140,7 +142,20 @@ async fn wrong_tokens(cluster: &Cluster, pod: &Pod, token: &str) -> Result<Vec<W
         (
             "of no pod",
             request(AGENTS, AUDIENCE, None).await?,
-            (Code::PermissionDenied, "NoNode", "names no node"),
+            (
+                Code::PermissionDenied,
+                "NoNode",
+                "names no pod with its node",
+            ),
+        ),
+        (
+            "of the node itself",
+            request(AGENTS, AUDIENCE, Some(bound_to(&node))).await?,
+            (
+                Code::PermissionDenied,
+                "NoNode",
+                "names no pod with its node",
+            ),
         ),
     ])
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use maplatency_e2e::wait::until;
 use serde_json::json;
 
-use super::shared::{AGENT, NAMESPACE, OPERATOR, PATIENCE, Product, installed, nodes};
+use super::shared::{AGENT, NAMESPACE, OPERATOR, PATIENCE, Product, installed_in_kind, nodes};
 
 const MAP: &str = "e2e_faults";
 /// How long the API server hangs.
@@ -18,65 +18,71 @@ const PROBE: &str = "faults";
 #[tokio::test]
 #[ignore = "needs a cluster: make e2e"]
 async fn operators_that_go_and_an_api_server_that_hangs_lose_and_double_nothing() -> Result<()> {
-    installed(async |product| {
-        let [worker, _] = product.workers.clone();
-        measure(product, &worker).await?;
-        product
-            .reader("long", &worker, &reads("100000", "1000"))
-            .await?;
-        product.map_of("long").await?;
+    installed_in_kind(
+        "operators that go and an API server that hangs",
+        async |product| {
+            let [worker, _] = product.workers.clone();
+            measure(product, &worker).await?;
+            product
+                .reader("long", &worker, &reads("100000", "1000"))
+                .await?;
+            product.map_of("long").await?;
 
-        // Both operators, one after the other, so that the lead passes on with each.
-        let leader = leader(product).await?;
-        product
-            .here(&["delete", "pod", &leader, "--grace-period=0", "--force"])
-            .await?;
-        let second = new_leader(product, &leader).await?;
-        product.here(&["delete", "pod", &second]).await?;
-        new_leader(product, &second).await?;
-        // The one that leads by now is killed where it runs, and its pod stays.
-        let third = self::leader(product).await?;
-        kill(product, &third).await?;
-        product.measuring(PROBE).await?;
+            // Both operators, one after the other, so that the lead passes on with each.
+            let leader = leader(product).await?;
+            product
+                .here(&["delete", "pod", &leader, "--grace-period=0", "--force"])
+                .await?;
+            let second = new_leader(product, &leader).await?;
+            product.here(&["delete", "pod", &second]).await?;
+            new_leader(product, &second).await?;
+            // The one that leads by now is killed where it runs, and its pod stays.
+            let third = self::leader(product).await?;
+            kill(product, &third).await?;
+            product.measuring(PROBE).await?;
 
-        hang_api_server(product).await?;
-        product.measuring(PROBE).await?;
+            hang_api_server(product).await?;
+            product.measuring(PROBE).await?;
 
-        let made = product.truth_of("long").await?.reads;
-        ensure!(made == 100_000, "the reader made {made} reads");
-        counted(product, made).await
-    })
+            let made = product.truth_of("long").await?.reads;
+            ensure!(made == 100_000, "the reader made {made} reads");
+            counted(product, made).await
+        },
+    )
     .await
 }
 
 #[tokio::test]
 #[ignore = "needs a cluster: make e2e"]
 async fn agents_that_go_and_a_worker_that_restarts_double_nothing_and_count_on() -> Result<()> {
-    installed(async |product| {
-        // What an agent has reported is with the leader alone once the agent is gone, so not both may go at once.
-        let (_, worker) = workers_by_leader(product).await?;
-        measure(product, &worker).await?;
-        let mut expected = batch(product, "first", &worker).await?;
-        counted(product, expected).await?;
+    installed_in_kind(
+        "agents that go and a worker that restarts",
+        async |product| {
+            // What an agent has reported is with the leader alone once the agent is gone, so not both may go at once.
+            let (_, worker) = workers_by_leader(product).await?;
+            measure(product, &worker).await?;
+            let mut expected = batch(product, "first", &worker).await?;
+            counted(product, expected).await?;
 
-        let agents = product.pods(AGENT, Some(&worker)).await?;
-        let agent = agents.first().context("no agent runs there")?.clone();
-        product.here(&["delete", &agent]).await?;
-        new_agent(product, &worker, &agent).await?;
-        expected += batch(product, "second", &worker).await?;
-        counted(product, expected).await?;
+            let agents = product.pods(AGENT, Some(&worker)).await?;
+            let agent = agents.first().context("no agent runs there")?.clone();
+            product.here(&["delete", &agent]).await?;
+            new_agent(product, &worker, &agent).await?;
+            expected += batch(product, "second", &worker).await?;
+            counted(product, expected).await?;
 
-        restart(product, &worker).await?;
-        expected += batch(product, "third", &worker).await?;
-        counted(product, expected).await
-    })
+            restart(product, &worker).await?;
+            expected += batch(product, "third", &worker).await?;
+            counted(product, expected).await
+        },
+    )
     .await
 }
 
 #[tokio::test]
 #[ignore = "needs a cluster: make e2e"]
 async fn after_a_restart_of_the_worker_with_the_leader_on_it_only_new_reads_count() -> Result<()> {
-    installed(async |product| {
+    installed_in_kind("a restart of the worker with the leader", async |product| {
         let (worker, _) = workers_by_leader(product).await?;
         measure(product, &worker).await?;
         let before = batch(product, "before", &worker).await?;

@@ -9,7 +9,9 @@ use maplatency_e2e::not_run;
 use maplatency_e2e::wait::until;
 use serde_json::json;
 
-use super::shared::{AGENT, NAMESPACE, PATIENCE, Product, RELEASE, installed, nodes, with_cluster};
+use super::shared::{
+    AGENT, NAMESPACE, PATIENCE, Product, RELEASE, installed_in_kind, nodes, with_cluster,
+};
 
 const MAP: &str = "e2e_lifecycle";
 
@@ -72,8 +74,9 @@ async fn an_upgrade_and_a_rollback_with_traffic_count_nothing_twice_and_all_that
 #[tokio::test]
 #[ignore = "needs a cluster: make e2e"]
 async fn nothing_is_left_in_the_kernel_after_helm_uninstall() -> Result<()> {
+    let name = "what is left in the kernel after helm uninstall";
     let before = InKernel::now()?;
-    installed(async |product| {
+    installed_in_kind(name, async |product| {
         product
             .probe("leaving", json!({"maps": [{"names": ["*"]}]}))
             .await?;

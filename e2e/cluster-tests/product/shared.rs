@@ -11,7 +11,7 @@ use maplatency_e2e::kind::KindCluster;
 use maplatency_e2e::process::workspace_binary;
 use maplatency_e2e::wait::until;
 use maplatency_e2e::workload::Truth;
-use maplatency_e2e::workspace;
+use maplatency_e2e::{not_run, workspace};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -66,6 +66,21 @@ pub(super) async fn installed_by(
 /// The same without an installation.
 pub(super) async fn with_cluster(test: impl AsyncFnOnce(&Product) -> Result<()>) -> Result<()> {
     run(Version::Newest, test).await
+}
+
+/// The same with an installation, in a cluster of kind alone: nodes are stopped as containers, or this machine's kernel is theirs.
+pub(super) async fn installed_in_kind(
+    name: &str,
+    test: impl AsyncFnOnce(&Product) -> Result<()>,
+) -> Result<()> {
+    with_cluster(async |product| {
+        if !product.cluster.is_of_kind() {
+            return not_run(name, "the cluster is none that kind made");
+        }
+        product.install(&helm::chart(), &[]).await?;
+        test(product).await
+    })
+    .await
 }
 
 async fn run(helm: Version, test: impl AsyncFnOnce(&Product) -> Result<()>) -> Result<()> {

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use maplatency_core::MapIdentity;
 use maplatency_core::budget::Shed;
 use maplatency_core::callers::CallerRow;
 use maplatency_core::cost::Cost;
 use maplatency_core::exact::ExactRow;
-use maplatency_core::measure::{Place, Rows, SlidingWindow, WentBackwards, WorstSlice};
+use maplatency_core::measure::{
+    Counts, Place, Rows, SeriesKey, SlidingWindow, WentBackwards, WorstSlice,
+};
 use maplatency_core::node_window::NodeWindow;
 use maplatency_core::outliers::Outliers;
 use maplatency_core::spikes::Spike;
+use maplatency_core::{MapIdentity, Operation};
 use maplatency_proto::{Beginning, ProbeReport, Report};
 
 use super::{Placements, Taken};
@@ -127,28 +129,22 @@ impl Epoch {
             };
             let uid = probe.uid.clone();
             match self.take_probe(taken, length, probe) {
-                Ok(Begin::Known) => (),
-                Ok(Begin::New) if !is_stranger => (),
-                Ok(Begin::New | Begin::Again) => continue,
-                Err(WentBackwards) => {
-                    outcome = Taken::WentBackwards;
-                    continue;
-                }
-            }
-            let window = self.windows.get(&uid).map(|it| &it.window);
-            if let Some(newest) = window.and_then(|it| it.slices().last()) {
-                tally(Added::Rows(&uid, &newest.rows));
+                Ok((Begin::Known, added)) => tally(Added::Rows(&uid, &added)),
+                Ok((Begin::New, added)) if !is_stranger => tally(Added::Rows(&uid, &added)),
+                Ok((Begin::New | Begin::Again, _)) => (),
+                Err(WentBackwards) => outcome = Taken::WentBackwards,
             }
         }
         outcome
     }
 
+    /// Gives where its rows go on from, and what they add.
     fn take_probe(
         &mut self,
         taken: Duration,
         length: Duration,
         report: ProbeReport,
-    ) -> Result<Begin, WentBackwards> {
+    ) -> Result<(Begin, Rows), WentBackwards> {
         let ProbeReport {
             uid,
             generation,
@@ -181,16 +177,19 @@ impl Epoch {
             probe.rename(maps);
             probe.problems = problems;
             self.windows.insert(uid, probe);
-            return Ok(Begin::Again);
+            return Ok((Begin::Again, Rows::new()));
         }
         let advanced = if goes_on {
+            if let Some(it) = beginning.as_ref().filter(|it| probe.is_other(it, &rows)) {
+                probe.window.begin(it.taken, it.rows.clone());
+            }
             probe.advance(taken, rows.clone())
         } else {
             Ok(())
         };
         if !goes_on || advanced.is_err() {
             probe = ProbeWindow::new(generation, length);
-            let start = beginning.unwrap_or_else(|| Beginning {
+            let start = beginning.clone().unwrap_or_else(|| Beginning {
                 taken,
                 rows: rows.clone(),
             });
@@ -199,6 +198,11 @@ impl Epoch {
             if probe.advance(taken, rows.clone()).is_err() {
                 probe.window.begin(taken, rows);
             }
+        }
+        let newest = probe.window.slices().last();
+        let added = newest.map(|it| it.rows.clone()).unwrap_or_default();
+        if let Some(it) = beginning {
+            probe.window.begin_at(it.taken, &it.rows);
         }
         probe.has_begun = true;
         probe.rename(maps);
@@ -210,7 +214,7 @@ impl Epoch {
         probe.exact = exact;
         probe.problems = problems;
         self.windows.insert(uid, probe);
-        advanced.map(|()| begin)
+        advanced.map(|()| (begin, added))
     }
 
     /// Drops what belongs to no placed generation.
@@ -241,10 +245,9 @@ impl Epoch {
             .filter(|(place, _)| places.contains(place))
             .map(|(key, it)| (*key, it.clone()))
             .collect();
-        let is_within = |map_id, operation| {
-            let mut places = places.iter();
-            places.any(|place| (place.map_id, place.operation) == (map_id, operation))
-        };
+        let maps = places.iter().map(|it| (it.map_id, it.operation));
+        let maps: BTreeSet<(u32, Operation)> = maps.collect();
+        let is_within = |map_id, operation| maps.contains(&(map_id, operation));
         let callers = probe.callers.iter();
         let callers = callers.filter(|it| is_within(it.map_id, it.operation));
         let callers = callers.cloned().collect();
@@ -267,6 +270,10 @@ impl Epoch {
             callers,
             spikes,
             outliers: probe.outliers.clone().map(|mut it| {
+                // What was told last is no longer true of a node that stopped reporting a window ago.
+                if places.is_empty() {
+                    return Outliers::default();
+                }
                 it.slowest.retain(|it| is_within(it.map_id, it.operation));
                 it
             }),
@@ -316,6 +323,24 @@ impl ProbeWindow {
         }
     }
 
+    /// Whether rows that begin so do not go on from what was told before: the agent has measured anew since, as after its node
+    /// was not selected for a time.
+    fn is_other(&self, beginning: &Beginning, rows: &Rows) -> bool {
+        let (newest, at) = self.window.newest();
+        let nothing = Counts::default();
+        let goes_on = |(key, told): (&SeriesKey, &Counts)| {
+            let begins = beginning.rows.get(key).unwrap_or(&nothing);
+            begins.since(told).is_some()
+        };
+        // Of maps that are gone there is nothing to compare.
+        let mut both = newest
+            .iter()
+            .filter(|it| rows.contains_key(it.0))
+            .peekable();
+        let can_tell = both.peek().is_some() || newest.is_empty();
+        at.is_some_and(|it| beginning.taken > it) && !(can_tell && both.all(goes_on))
+    }
+
     /// Takes the maps that match now, and remembers those that did before.
     fn rename(&mut self, maps: Vec<MapIdentity>) {
         for map in std::mem::replace(&mut self.maps, maps) {
@@ -329,8 +354,8 @@ impl ProbeWindow {
 
     /// Forgets names that no row needs.
     fn forget(&mut self) {
-        let rows = self.window.within();
-        self.gone
-            .retain(|id, _| rows.keys().any(|key| key.map_id == *id));
+        let rows = self.window.within().keys();
+        let needed: BTreeSet<u32> = rows.map(|it| it.map_id).collect();
+        self.gone.retain(|id, _| needed.contains(id));
     }
 }

@@ -364,3 +364,61 @@ fn sums_leave_out_what_an_agent_told_another_operator() {
     assert_eq!(tally.latencies.keys().next().unwrap().1, "large");
     assert!(tally.losses.values().all(|it| *it == 0));
 }
+
+/// An agent whose window of ten seconds has long been full, and that counts ten reads a second.
+fn busy(sequence: u64, taken: u64) -> Report {
+    let at = |taken: u64| usize::try_from(taken).unwrap() * 10;
+    with_beginning(
+        report(sequence, taken, at(taken)),
+        taken - 10,
+        at(taken - 10),
+    )
+}
+
+#[test]
+fn a_window_that_came_as_a_whole_holds_no_more_than_its_length() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    for (sequence, taken) in (50..).zip((100..140).step_by(2)) {
+        let mut report = busy(sequence, taken);
+        // As an agent does it: until its first report on the stream is no part of the window.
+        if taken >= 110 {
+            report.probes[0].beginning = None;
+        }
+        let now = now + seconds(taken - 100);
+        assert_eq!(agent.report(report, now), Taken::New);
+        let window = &view(&fleet, now).windows[0];
+        assert_eq!(reads(&view(&fleet, now)), 100, "at {taken} s");
+        assert_eq!(window.span, seconds(10), "at {taken} s");
+    }
+}
+
+#[test]
+fn a_stream_that_was_away_leaves_no_more_in_the_window_than_its_length() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    let mut sequence = 0;
+    // Away for five seconds, and for far longer than the window.
+    for (from, to) in [(10, 30), (36, 50), (90, 120)] {
+        for taken in (from..to).step_by(2) {
+            sequence += 1;
+            let now = now + seconds(taken);
+            assert_eq!(agent.report(busy(sequence, taken), now), Taken::New);
+            assert_eq!(reads(&view(&fleet, now)), 100, "at {taken} s");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_selected_again_begins_anew() {
+    let (fleet, now) = (fleet(&["a"]), Instant::now());
+    let agent = fleet.connect(hello("a", '1'));
+    agent.report(with_beginning(report(1, 2, 30), 0, 0), now);
+    // Ten minutes later the agent has measured for four seconds, and counts from nothing.
+    let later = now + seconds(600);
+    let again = with_beginning(report(2, 602, 100), 598, 0);
+    assert_eq!(agent.report(again, later), Taken::New);
+    let view = view(&fleet, later);
+    assert_eq!((reads(&view), view.windows[0].span), (100, seconds(4)));
+    assert_eq!(added_up(&fleet), 130);
+}

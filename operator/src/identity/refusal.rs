@@ -45,9 +45,9 @@ pub enum Refusal {
         /// Whose it should be.
         wanted: String,
     },
-    /// It tells no node.
+    /// It is of no pod, or tells not the node of it.
     #[error(
-        "the token names no node; send one of a pod (Kubernetes 1.32 or later names the node in it)"
+        "the token names no pod with its node; send one of a pod (Kubernetes 1.32 or later names the node in it)"
     )]
     NoNode,
     /// It is of another node.

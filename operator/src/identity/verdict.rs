@@ -99,9 +99,11 @@ pub(super) fn verdict(
         [one] => Some(one.clone()),
         _ => None,
     };
+    // A token can be bound to a node alone, by whoever may make one; those of kubelets are bound to a pod.
+    let (node, pod) = only(NODE).zip(only(POD)).ok_or(Refusal::NoNode)?;
     Ok(Caller {
-        node: only(NODE).ok_or(Refusal::NoNode)?,
-        pod: only(POD).unwrap_or_default(),
+        node,
+        pod,
         expires: claims.expires,
     })
 }
@@ -232,6 +234,10 @@ pub(super) mod tests {
         );
         assert_eq!(
             refused(|it| it["user"]["extra"][NODE] = json!(["a", "b"])),
+            Refusal::NoNode
+        );
+        assert_eq!(
+            refused(|it| it["user"]["extra"][POD] = json!([])),
             Refusal::NoNode
         );
         let other = "system:serviceaccount:default:maplatency-agent";
